@@ -1,0 +1,337 @@
+"""The recipe: everything that defines a training job, one section per stage.
+
+The only place with defaults. It imports nothing heavy, so that a mistake is answered in well under
+a second, before torch or Ray are loaded. Lengths are in tokens, durations in optimizer steps.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import RequestError, did_you_mean
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class PairOfFiles(Section):
+    """Two text files, line n of one the translation of line n of the other."""
+
+    source: str
+    target: str
+
+
+Location = str | list[str] | PairOfFiles
+
+
+class Data(Section):
+    """Where the sentence pairs come from, and which of them are used."""
+
+    train: Location
+    """A hub dataset's name, a folder, files (Parquet, JSON lines, CSV, TSV; globs allowed), a pair
+    of text files {source: …, target: …}, or embedded:train, the corpus inside this package."""
+    validation: Location
+    """Likewise. BLEU on it chooses the best checkpoint, and the gate compares models on it."""
+    train_split: str = "train"
+    """Which split of `train`, where that is a hub dataset or a folder."""
+    validation_split: str = "validation"
+    """Which split of `validation`, likewise."""
+    configuration: str | None = None
+    """The hub dataset's configuration (its "subset"), where it has several."""
+    revision: str | None = None
+    """The hub dataset's commit, tag or branch. None: the newest, and what that was is recorded."""
+    source: str = "source"
+    """The source's column, or its key inside a `translation` column."""
+    target: str = "target"
+    """The target's, likewise."""
+    max_characters: int = Field(2000, ge=1)
+    """A pair with a longer side is dropped and counted."""
+    max_length_ratio: float = Field(9.0, ge=1.0)
+    """A pair is dropped and counted when one side has this many times the characters of the other.
+    Ten is added to both lengths first, so that short pairs are not judged by a few letters."""
+    max_dropped_share: Share = 0.1
+    """A corpus that loses a larger share of its rows stops the job with the reasons."""
+
+
+class Tokenizer(Section):
+    """One vocabulary for both sides, as in section 5.1 of the paper, so that embeddings are tied."""
+
+    kind: Literal["bpe", "unigram"] = "bpe"
+    """bpe: byte-level byte-pair encoding. unigram: with byte fallback. Both are reversible."""
+    vocabulary_size: int = Field(8000, ge=300)
+    """Tokens, special ones included. A small corpus may yield fewer."""
+    training_pairs: int = Field(1_000_000, ge=1)
+    """Trained on this many pairs, taken evenly over the corpus."""
+
+
+class Batches(Section):
+    """How the stream is cut into optimizer steps; see docs/ARCHITECTURE.md, "The step list"."""
+
+    tokens_per_micro_batch: int = Field(4096, ge=16)
+    """Memory per device: pairs × the longest side among them, in tokens, never exceeds this."""
+    tokens_per_step: int = Field(8192, ge=16)
+    """The same, summed over a step's micro-batches on all workers: the paper's is about 25,000."""
+    piece_rows: int = Field(512, ge=1)
+    """Consecutive rows of the corpus that are read together; the epoch shuffles pieces."""
+    window_pieces: int = Field(32, ge=1)
+    """Pieces whose rows are shuffled, sorted by length and cut into steps together."""
+
+
+class Model(Section):
+    """The Transformer's sizes, sections 3 and 5.4 of the paper; the defaults are its base model."""
+
+    width: int = Field(512, ge=2)
+    """d_model."""
+    heads: int = Field(8, ge=1)
+    """h; a head is width / heads wide, 64 in the paper."""
+    encoder_layers: int = Field(6, ge=1)
+    decoder_layers: int = Field(6, ge=1)
+    feed_forward: int = Field(2048, ge=1)
+    """d_ff, the inner width of the position-wise networks."""
+    dropout: Rate = 0.1
+    """On each sub-layer's output."""
+    attention_dropout: Rate = 0.1
+    """On the attention weights."""
+    embedding_dropout: Rate = 0.1
+    """On the sum of embeddings and positions."""
+    norm: Literal["post", "pre"] = "post"
+    """post: as published. pre: inside the residual branch, steadier for deep stacks."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "Model":
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
+        return self
+
+
+class Train(Section):
+    """Optimization: AdamW with warm-up and inverse square root decay, section 5.3."""
+
+    epochs: int | None = Field(None, ge=1)
+    """Stop after this many passes over the corpus; at least one of epochs and steps is set."""
+    steps: int | None = Field(None, ge=1)
+    """Stop after this many optimizer steps."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Reached at the end of warm-up. None: the paper's (width × warmup_steps) ** -0.5."""
+    warmup_steps: int = Field(4000, ge=1)
+    betas: tuple[Rate, Rate] = (0.9, 0.98)
+    epsilon: float = Field(1e-9, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(1.0, ge=0)
+    """Gradients are scaled to at most this L2 norm; 0 never clips."""
+    label_smoothing: Rate = 0.1
+    """Section 5.4: this much probability is spread evenly over the vocabulary."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast on GPUs that have it, float32 elsewhere."""
+    checkpoint_steps: int = Field(1000, ge=1)
+    """Steps between checkpoints."""
+    keep_checkpoints: int = Field(3, ge=1)
+    """The newest this many are kept, and the best one besides."""
+    average_checkpoints: int = Field(0, ge=0)
+    """Evaluate and register the mean of the last this many checkpoints' weights (section 6.1), if
+    that scores higher on validation than the best single one. 0: never."""
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> "Train":
+        if self.epochs is None and self.steps is None:
+            raise ValueError("set epochs or steps (or both: the first reached ends training)")
+        if self.average_checkpoints > self.keep_checkpoints:
+            raise ValueError(
+                f"average_checkpoints {self.average_checkpoints} needs keep_checkpoints of at least "
+                f"as many, not {self.keep_checkpoints}"
+            )
+        return self
+
+
+class Validation(Section):
+    """What is measured on the validation set while training runs."""
+
+    every_steps: int = Field(1000, ge=1)
+    """Steps between validations; the last step is always validated."""
+    sentences: int | None = Field(None, ge=1)
+    """BLEU on the first this many pairs. None: on all of them."""
+    beam: int = Field(1, ge=1)
+    """1 is greedy: about ten times cheaper than the final evaluation, and ranks checkpoints alike."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after this many validations without a better BLEU. None: never."""
+
+
+class Evaluate(Section):
+    """How a finished model is decoded for its score; recorded with every score."""
+
+    beam: int = Field(5, ge=1)
+    length_penalty: float = Field(1.0, ge=0)
+    """Hypotheses are ranked by log-probability / length ** this; 0 favours short ones."""
+    max_length_factor: float = Field(2.0, gt=0)
+    max_length_extra: int = Field(20, ge=0)
+    """A translation ends at source tokens × factor + extra."""
+    tokens_per_batch: int = Field(4096, ge=1)
+    """Source tokens decoded together, beams not counted."""
+
+
+class Track(Section):
+    """What goes to MLflow. The server's address is MLFLOW_TRACKING_URI, as everywhere."""
+
+    experiment: str = "heliograph"
+    every_steps: int = Field(1, ge=1)
+    """Steps between logged training metrics; sums and means cover all steps in between."""
+    samples: int = Field(20, ge=0)
+    """Validation sentences in the table of sample translations."""
+    attention_sentences: int = Field(3, ge=0)
+    """Validation sentences whose cross-attention is drawn, head by head."""
+
+
+class Registry(Section):
+    """The registered model that a finished run becomes a version of."""
+
+    name: str | None = None
+    """None: the recipe's name."""
+    margin: float = Field(0.2, ge=0)
+    """BLEU points by which a challenger must beat the champion on the evaluation set."""
+    promote: bool = False
+    """Ask the gate for promotion at the end of training."""
+
+
+class Cluster(Section):
+    """What the job asks of Ray. RAY_ADDRESS names the cluster; without one Ray starts here."""
+
+    workers: int = Field(1, ge=1)
+    """Training processes, one per GPU where there are GPUs. The mathematics does not depend on it."""
+    gpu: bool | None = None
+    """None: one GPU per worker if the cluster has that many, else CPUs."""
+    cpus_per_worker: float | None = Field(None, gt=0)
+    """None: 1 beside a GPU; else an even share of the CPUs that leaves at least one for the data."""
+    threads_per_worker: int | None = Field(None, ge=1)
+    """torch's threads. None: an even share of the machine's cores on CPU, torch's choice on GPU."""
+    max_failures: int = Field(3, ge=0)
+    """Restarts of the workers after a failure before the job gives up."""
+
+
+class Recipe(Section):
+    """One training job. The file is YAML; any key can be overridden as section.key=value."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    """Names the job, its folder, its run and its registered model."""
+    seed: int = Field(1, ge=0)
+    storage: str = "heliograph-storage"
+    """Folder or fsspec URL for corpora, tokenizers and checkpoints; every node must reach it."""
+    data: Data
+    tokenizer: Tokenizer = Tokenizer()
+    batches: Batches = Batches()
+    model: Model = Model()
+    train: Train
+    validation: Validation = Validation()
+    evaluate: Evaluate = Evaluate()
+    track: Track = Track()
+    registry: Registry = Registry()
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _step_holds_a_micro_batch(self) -> "Recipe":
+        step, micro = self.batches.tokens_per_step, self.batches.tokens_per_micro_batch
+        if step < micro:
+            raise ValueError(
+                f"batches.tokens_per_step {step} must be at least tokens_per_micro_batch {micro}"
+            )
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """The registered model's name."""
+        return self.registry.name or self.name
+
+    @property
+    def job_id(self) -> str:
+        """Name and digest of all that decides the result: the same recipe is the same job, however
+        many workers it gets and wherever it is tracked."""
+        result = self.model_dump(mode="json", exclude={"cluster", "track", "registry", "storage"})
+        digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+        return f"{self.name}-{digest[:10]}"
+
+    def to_yaml(self) -> str:
+        """The whole recipe, defaults included, as it can be read back."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+        )
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe file, apply `key.path=value` overrides, check every key and value.
+
+    Raises:
+        RequestError: the file is missing or no YAML, a key is unknown, a value is invalid.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RequestError(f"recipe {str(path)!r} is not there; recipes are YAML files, see recipes/")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RequestError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise RequestError(f"recipe {str(path)!r} must hold keys and values, not {type(tree).__name__}")
+    for override in overrides or []:
+        _apply_override(tree, override)
+    return parse_recipe(tree)
+
+
+def parse_recipe(tree: dict[str, Any]) -> Recipe:
+    """A recipe from nested dictionaries; raises RequestError as `load_recipe` does."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RequestError("; ".join(_describe(problem) for problem in _distinct(error))) from error
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RequestError(f"override {override!r} must read section.key=value, e.g. train.steps=100")
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError as error:
+        raise RequestError(f"override {override!r}: {text!r} is not a YAML value") from error
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        child = tree.get(parent)
+        if not isinstance(child, dict):
+            child = tree[parent] = {}
+        tree = child
+    tree[leaf] = value
+
+
+def _distinct(error: ValidationError) -> list[dict[str, Any]]:
+    """One problem per key: a union reports each of its members, of which the last says most."""
+    problems: dict[str, dict[str, Any]] = {}
+    for problem in error.errors():
+        keys = [str(part) for part in problem["loc"]]
+        depth = 2 if len(keys) > 1 else 1
+        problems[".".join(keys[:depth])] = dict(problem)
+    return [problem | {"key": key} for key, problem in problems.items()]
+
+
+def _describe(problem: dict[str, Any]) -> str:
+    key, value = problem["key"], problem["input"]
+    if problem["type"] == "extra_forbidden":
+        *parents, leaf = key.split(".")
+        return f"{key}: unknown key; {did_you_mean(leaf, _keys(parents))}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; the recipe must set it"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return f"{key}: {message}" if isinstance(value, dict) else f"{key}: {value!r}: {message}"
+
+
+def _keys(parents: list[str]) -> list[str]:
+    section: Any = Recipe
+    for parent in parents:
+        section = section.model_fields[parent].annotation
+    return list(section.model_fields)
