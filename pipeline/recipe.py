@@ -62,7 +62,7 @@ class Data(Section):
 
 
 class Tokenizer(Section):
-    """One vocabulary for both sides, as in section 5.1 of the paper, so that embeddings are tied."""
+    """One vocabulary for both sides (section 5.1 of the paper), so that embeddings are tied."""
 
     kind: Literal["bpe", "unigram"] = "bpe"
     """bpe: byte-level byte-pair encoding. unigram: with byte fallback. Both are reversible."""
@@ -108,7 +108,9 @@ class Model(Section):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "Model":
         if self.width % self.heads or self.width % 2:
-            raise ValueError(f"width {self.width} must be even and a multiple of heads {self.heads}")
+            raise ValueError(
+                f"width {self.width} must be even and a multiple of heads={self.heads}"
+            )
         return self
 
 
@@ -145,8 +147,8 @@ class Train(Section):
             raise ValueError("set epochs or steps (or both: the first reached ends training)")
         if self.average_checkpoints > self.keep_checkpoints:
             raise ValueError(
-                f"average_checkpoints {self.average_checkpoints} needs keep_checkpoints of at least "
-                f"as many, not {self.keep_checkpoints}"
+                f"average_checkpoints {self.average_checkpoints} needs keep_checkpoints of at "
+                f"least as many, not {self.keep_checkpoints}"
             )
         return self
 
@@ -159,7 +161,7 @@ class Validation(Section):
     sentences: int | None = Field(None, ge=1)
     """BLEU on the first this many pairs. None: on all of them."""
     beam: int = Field(1, ge=1)
-    """1 is greedy: about ten times cheaper than the final evaluation, and ranks checkpoints alike."""
+    """1 is greedy: much cheaper than the final evaluation, and it ranks checkpoints alike."""
     patience: int | None = Field(None, ge=1)
     """Stop after this many validations without a better BLEU. None: never."""
 
@@ -204,13 +206,13 @@ class Cluster(Section):
     """What the job asks of Ray. RAY_ADDRESS names the cluster; without one Ray starts here."""
 
     workers: int = Field(1, ge=1)
-    """Training processes, one per GPU where there are GPUs. The mathematics does not depend on it."""
+    """Training processes, one per GPU where there are GPUs. The mathematics stays the same."""
     gpu: bool | None = None
     """None: one GPU per worker if the cluster has that many, else CPUs."""
     cpus_per_worker: float | None = Field(None, gt=0)
-    """None: 1 beside a GPU; else an even share of the CPUs that leaves at least one for the data."""
+    """None: 1 beside a GPU; else an even share of the CPUs that leaves one for the data."""
     threads_per_worker: int | None = Field(None, ge=1)
-    """torch's threads. None: an even share of the machine's cores on CPU, torch's choice on GPU."""
+    """torch's threads. None: an even share of the machine's cores on CPU, torch's own on GPU."""
     max_failures: int = Field(3, ge=0)
     """Restarts of the workers after a failure before the job gives up."""
 
@@ -258,9 +260,7 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included, as it can be read back."""
-        return yaml.safe_dump(
-            self.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-        )
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -271,13 +271,15 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """
     path = Path(path)
     if not path.is_file():
-        raise RequestError(f"recipe {str(path)!r} is not there; recipes are YAML files, see recipes/")
+        raise RequestError(f"recipe {str(path)!r} does not exist; recipes are YAML files")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise RequestError(f"recipe {str(path)!r} is not YAML: {reason}") from error
     if not isinstance(tree, dict):
-        raise RequestError(f"recipe {str(path)!r} must hold keys and values, not {type(tree).__name__}")
+        kind = type(tree).__name__
+        raise RequestError(f"recipe {str(path)!r} must hold keys and values, not a {kind}")
     for override in overrides or []:
         _apply_override(tree, override)
     return parse_recipe(tree)
@@ -294,7 +296,7 @@ def parse_recipe(tree: dict[str, Any]) -> Recipe:
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise RequestError(f"override {override!r} must read section.key=value, e.g. train.steps=100")
+        raise RequestError(f"override {override!r} must read key.path=value, as in train.steps=100")
     try:
         value = yaml.safe_load(text) if text else None
     except yaml.YAMLError as error:
@@ -312,20 +314,26 @@ def _distinct(error: ValidationError) -> list[dict[str, Any]]:
     """One problem per key: a union reports each of its members, of which the last says most."""
     problems: dict[str, dict[str, Any]] = {}
     for problem in error.errors():
-        keys = [str(part) for part in problem["loc"]]
-        depth = 2 if len(keys) > 1 else 1
-        problems[".".join(keys[:depth])] = dict(problem)
-    return [problem | {"key": key} for key, problem in problems.items()]
+        key = ".".join(str(part) for part in problem["loc"][:2])
+        problems[key] = dict(problem) | {"key": key}
+    return list(problems.values())
 
 
 def _describe(problem: dict[str, Any]) -> str:
     key, value = problem["key"], problem["input"]
+    if key in ("data.train", "data.validation"):
+        return (
+            f"{key}: {value!r}: must be a name or path, a list of files, "
+            "or {source: file, target: file}"
+        )
     if problem["type"] == "extra_forbidden":
         *parents, leaf = key.split(".")
         return f"{key}: unknown key; {did_you_mean(leaf, _keys(parents))}"
     if problem["type"] == "missing":
         return f"{key}: missing; the recipe must set it"
     message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(value, dict) and not key:  # a rule across sections names its own keys
+        return message
     message = message[0].lower() + message[1:]
     return f"{key}: {message}" if isinstance(value, dict) else f"{key}: {value!r}: {message}"
 
