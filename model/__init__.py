@@ -1,0 +1,27 @@
+"""The Transformer of "Attention Is All You Need" (Vaswani et al., 2017): torch and nothing else.
+
+config        its sizes and rates
+transformer   the model: encode, decode, forward, and one step at a time for search
+blocks        encoder and decoder layers: attention, feed-forward, add & norm
+attention     multi-head self- and cross-attention, with their key-value cache
+functional    the few operations that have their own form on a CPU, for speed
+loss          label-smoothed cross entropy, as a sum and a token count
+schedule      the learning rate: warm-up, then inverse square root decay
+search        greedy and beam search
+"""
+
+from model.config import TransformerConfig
+from model.loss import SmoothedLoss
+from model.schedule import inverse_square_root
+from model.search import Hypothesis, beam_search, greedy_search
+from model.transformer import Transformer
+
+__all__ = [
+    "Hypothesis",
+    "SmoothedLoss",
+    "Transformer",
+    "TransformerConfig",
+    "beam_search",
+    "greedy_search",
+    "inverse_square_root",
+]

@@ -1,0 +1,104 @@
+"""Multi-head attention over fused projections (section 3.2.2), with the key-value cache of search.
+
+Shapes: B batch, S source length, T target length, D model width, H heads, K head width (D / H),
+W hypotheses of one sentence that search extends at once.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.functional import attend, attention_weights
+
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values from the same sequence, by one matrix product."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+        initialize(self.query_key_value, parts=3)
+        initialize(self.output)
+
+    def forward(self, x: Tensor, visible: Tensor | None = None, causal: bool = False) -> Tensor:
+        """[B, T, D] → [B, T, D]; `visible` [B, 1, 1, T] as in `attend`."""
+        query, key, value = split(self.query_key_value(x), 3, self.heads)
+        dropout = self.dropout if self.training else 0.0
+        return self.output(merge(attend(query, key, value, visible, causal, dropout)))
+
+    def step(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Attend from the newest token to it and all before it.
+
+        Args:
+            x: [B, W, D], the newest token of each hypothesis.
+            past: [B · W, T, 2 D], keys and values of the tokens before it; None: it is the first.
+
+        Returns:
+            [B, W, D], and the keys and values with those of the newest token.
+        """
+        newest = self.query_key_value(x.reshape(-1, 1, x.size(-1)))
+        query, key_value = newest.split([x.size(-1), 2 * x.size(-1)], dim=-1)
+        past = key_value if past is None else torch.cat([past, key_value], dim=1)
+        (query,) = split(query, 1, self.heads)
+        key, value = split(past, 2, self.heads)
+        return self.output(merge(attend(query, key, value)).view_as(x)), past
+
+
+class CrossAttention(nn.Module):
+    """Queries from the target; keys and values from the memory, by one matrix product."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.output = nn.Linear(width, width)
+        initialize(self.query)
+        initialize(self.key_value, parts=2)
+        initialize(self.output)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory_key_value: Tensor,
+        visible: Tensor | None,
+        weights: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Attend to the memory.
+
+        Args:
+            x: [B, T, D]; in search the T positions are a sentence's W hypotheses, so that keys and
+                values are shared by them and never copied.
+            memory_key_value: [B, S, 2 D], what `key_value` makes of the memory.
+            visible: [B, 1, 1, S] as in `attend`.
+            weights: where given, every head's weights [B, H, T, S] are appended to it.
+
+        Returns:
+            [B, T, D].
+        """
+        (query,) = split(self.query(x), 1, self.heads)
+        key, value = split(memory_key_value, 2, self.heads)
+        if weights is not None:
+            weights.append(attention_weights(query, key, visible))
+        dropout = self.dropout if self.training else 0.0
+        return self.output(merge(attend(query, key, value, visible, dropout=dropout)))
+
+
+def split(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """[B, T, parts · D] → that many views [B, H, T, K], without a copy."""
+    return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def merge(x: Tensor) -> Tensor:
+    """[B, H, T, K] → [B, T, D]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def initialize(linear: nn.Linear, parts: int = 1) -> None:
+    """Xavier uniform for each of the projections fused into one; biases zero."""
+    for weight in linear.weight.chunk(parts):
+        nn.init.xavier_uniform_(weight)
+    nn.init.zeros_(linear.bias)

@@ -1,0 +1,151 @@
+"""The model: encode, decode, forward, and one step at a time for search.
+
+Shapes: B batch, S source length, T target length, D model width, L decoder layers, H heads,
+V vocabulary, W hypotheses per sentence.
+
+Sequences are padded on the right with `config.pad_id`. A sequence's first token is always attended
+to, so that a row of nothing but padding stays finite.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.blocks import DecoderLayer, EncoderLayer
+from model.config import TransformerConfig
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """What decoding one more token needs, for B sentences of W hypotheses each.
+
+    Attributes:
+        memory_key_value: each layer's keys and values of the source, [B, S, 2 D], shared by a
+            sentence's hypotheses.
+        visible: [B, 1, 1, S], False at the source's padding; None: there is none.
+        past: each layer's keys and values of the tokens so far, [B · W, T, 2 D]; at first empty.
+        length: T, tokens so far.
+    """
+
+    memory_key_value: tuple[Tensor, ...]
+    visible: Tensor | None
+    past: tuple[Tensor, ...] = ()
+    length: int = 0
+
+    def keep_hypotheses(self, rows: Tensor) -> "DecoderState":
+        """Hypotheses become copies of those numbered `rows` [B · W'] among the B · W."""
+        return replace(self, past=tuple(past.index_select(0, rows) for past in self.past))
+
+    def keep_sentences(self, sentences: Tensor) -> "DecoderState":
+        """The sentences numbered `sentences` stay; `past` is left to `keep_hypotheses`."""
+        return replace(
+            self,
+            memory_key_value=tuple(x.index_select(0, sentences) for x in self.memory_key_value),
+            visible=None if self.visible is None else self.visible.index_select(0, sentences),
+        )
+
+
+class Transformer(nn.Module):
+    """Encoder and decoder (figure 1); one matrix embeds source and target and scores the output."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary_size, config.width)
+        # Scaled by √D on the way in, an embedding's elements have variance 1.
+        nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        final_norm = nn.LayerNorm if config.norm == "pre" else nn.Identity
+        self.encoder_norm = final_norm(config.width)
+        self.decoder_norm = final_norm(config.width)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """source [B, S], target [B, T] (ids, from the start token on) → logits [B, T, V]."""
+        return self.decode(target, self.encode(source), source)
+
+    def encode(self, source: Tensor) -> Tensor:
+        """source [B, S] (ids) → memory [B, S, D]."""
+        visible = self._visible(source)
+        x = self._embed(source)
+        for layer in self.encoder:
+            x = layer(x, visible)
+        return self.encoder_norm(x)
+
+    def decode(self, target: Tensor, memory: Tensor, source: Tensor) -> Tensor:
+        """target [B, T], memory [B, S, D], source [B, S] (for its padding) → logits [B, T, V].
+
+        Position t holds the scores of the token after target's t-th.
+        """
+        return self.project(self.decode_hidden(target, memory, source))
+
+    def decode_hidden(
+        self, target: Tensor, memory: Tensor, source: Tensor, weights: list[Tensor] | None = None
+    ) -> Tensor:
+        """As `decode`, up to the output projection: [B, T, D].
+
+        Where `weights` is given, each layer's cross-attention [B, H, T, S] is appended to it.
+        """
+        visible = self._visible(source)
+        x = self._embed(target)
+        for layer in self.decoder:
+            x = layer(x, memory, visible, weights)
+        return self.decoder_norm(x)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """hidden […, D] → logits […, V], by the embeddings (section 3.4)."""
+        return functional.linear(hidden, self.embedding.weight)
+
+    @torch.no_grad()
+    def cross_attention(self, source: Tensor, target: Tensor) -> Tensor:
+        """Where each target position looks in the source: weights [L, B, H, T, S], without dropout.
+
+        source [B, S], target [B, T] (ids, from the start token on).
+        """
+        weights: list[Tensor] = []
+        self.decode_hidden(target, self.encode(source), source, weights)
+        return torch.stack(weights)
+
+    def start(self, source: Tensor) -> DecoderState:
+        """Encode source [B, S] and prepare to decode it token by token."""
+        memory = self.encode(source)
+        return DecoderState(
+            tuple(layer.cross_attention.key_value(memory) for layer in self.decoder),
+            self._visible(source),
+        )
+
+    def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Feed every hypothesis its newest token [B, W] → logits [B, W, V] of the next one."""
+        x = self._embed(tokens.reshape(-1, 1), start=state.length).view(*tokens.shape, -1)
+        all_past = []
+        for number, layer in enumerate(self.decoder):
+            past = state.past[number] if state.past else None
+            x, past = layer.step(x, past, state.memory_key_value[number], state.visible)
+            all_past.append(past)
+        logits = self.project(self.decoder_norm(x))
+        return logits, replace(state, past=tuple(all_past), length=state.length + 1)
+
+    def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
+        """Ids [B, T] of positions `start`, `start` + 1, … → [B, T, D] (sections 3.4 and 3.5)."""
+        width = self.config.width
+        positions = sinusoid(start, tokens.size(1), width, tokens.device)
+        x = self.embedding(tokens) * width**0.5 + positions.to(self.embedding.weight.dtype)
+        return functional.dropout(x, self.config.embedding_dropout, self.training)
+
+    def _visible(self, tokens: Tensor) -> Tensor | None:
+        """[B, S] → [B, 1, 1, S], False at padding; None where there is none and asking is free."""
+        visible = tokens != self.config.pad_id
+        if tokens.device.type == "cpu" and bool(visible.all()):
+            return None
+        visible[:, 0] = True
+        return visible[:, None, None, :]
+
+
+def sinusoid(start: int, length: int, width: int, device: torch.device) -> Tensor:
+    """Positions `start`, `start` + 1, …, [length, width]: section 3.5, interleaved as published."""
+    position = torch.arange(start, start + length, device=device, dtype=torch.float32)
+    rate = 10000.0 ** (-torch.arange(0, width, 2, device=device, dtype=torch.float32) / width)
+    angle = position[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)
