@@ -1,0 +1,1 @@
+"""The commands: `heliograph VERB`, or `python -m jobs.VERB`. Each parses, calls pipeline, answers."""

@@ -1,0 +1,151 @@
+"""What all commands share: the exit codes, errors in one line, --json and --debug.
+
+A verb is a function decorated with `command`. It parses, calls the pipeline and returns an `Answer`;
+everything else about talking to people and scripts is here.
+"""
+
+import functools
+import json
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import RequestError
+
+DONE, FAILED, REQUEST_WAS_WRONG, GATE_SAID_NO, INTERRUPTED = 0, 1, 2, 3, 130
+
+AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON: the result.")]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks and the libraries' own messages.")
+]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="models:/NAME@champion, models:/NAME/3, runs:/ID/PATH or a checkpoint folder.",
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY.PATH=VALUE", help="Overrides, such as train.steps=100.", show_default=False
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a verb found out: for people (`text`) and, with --json, for scripts (`result`)."""
+
+    text: str
+    result: Mapping[str, Any]
+    exit_code: int = DONE
+
+
+def command(verb: Callable[..., Answer]) -> Callable[..., None]:
+    """Run a verb, print its answer, and leave with the exit code that fits.
+
+    The verb's function has the parameters `as_json` and `debug`, so that --help lists them.
+    """
+
+    @functools.wraps(verb)
+    def run(as_json: bool, debug: bool, **arguments: Any) -> None:
+        if not debug:
+            mute_libraries()
+        try:
+            answer = verb(as_json=as_json, debug=debug, **arguments)
+        except (BrokenPipeError, typer.Exit, typer.TyperException):
+            raise  # typer knows what to say: the reader went away, --help, a wrong argument
+        except KeyboardInterrupt:
+            _report("interrupted", debug)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            code, message = describe(error)
+            _report(message if debug or code != FAILED else f"{message} {_HINT}", debug)
+            raise typer.Exit(code) from None
+        if answer.text:
+            print(answer.text, flush=True)
+        if as_json:
+            print(json.dumps(answer.result, ensure_ascii=False), flush=True)
+        raise typer.Exit(answer.exit_code)
+
+    return run
+
+
+_HINT = "(run again with --debug for the traceback)"
+
+
+def describe(error: BaseException) -> tuple[int, str]:
+    """The exit code and the one line for an error, looking through what Ray wrapped around it."""
+    chain = [error]
+    while (inner := _inner(chain[-1])) is not None and inner not in chain:
+        chain.append(inner)
+    for link in chain:
+        # Ray's copy of a remote RequestError is one too, but says its whole remote traceback.
+        if isinstance(link, RequestError) and _inner(link) is None:
+            return REQUEST_WAS_WRONG, " ".join(str(link).split())
+    if isinstance(error, RequestError):
+        return REQUEST_WAS_WRONG, " ".join(str(error).split())
+    lines = str(chain[-1]).strip().splitlines()
+    return FAILED, ": ".join([type(chain[-1]).__name__, *lines[:1]])
+
+
+def _inner(error: BaseException) -> BaseException | None:
+    cause = getattr(error, "cause", None) or error.__cause__
+    return cause if isinstance(cause, BaseException) else None
+
+
+def _report(message: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"heliograph: error: {message}", file=sys.stderr, flush=True)
+
+
+def mute_libraries() -> None:
+    """Keep banners, telemetry and warnings that nobody here can act on off the terminal.
+
+    Set before the libraries are imported, because that is when they read it; a variable that the
+    user has set wins. RAY_AUTH_MODE is left alone on purpose: unset, Ray protects a cluster that it
+    starts here by a token and asks a cluster that it joins for what it wants.
+    """
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+        "PYTHONWARNINGS": "ignore",  # for the processes that Ray starts
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+    for library in ("ray", "mlflow", "alembic", "datasets", "huggingface_hub", "urllib3"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def application(*verbs: Callable[..., None]) -> typer.Typer:
+    """The typer application of these verbs, in plain text."""
+    app = typer.Typer(
+        help="Trains sequence-to-sequence models on Ray, tracked and promoted in MLflow.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        no_args_is_help=len(verbs) > 1,
+    )
+    for verb in verbs:
+        # submit passes on the options that are its verb's.
+        app.command(context_settings={"ignore_unknown_options": verb.__name__ == "submit"})(verb)
+    return app
+
+
+def run_alone(verb: Callable[..., None]) -> None:
+    """`python -m jobs.VERB`: the same as `heliograph VERB`."""
+    application(verb)(prog_name=f"heliograph {verb.__name__}")

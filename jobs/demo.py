@@ -1,0 +1,36 @@
+"""`heliograph demo`: the whole flow on the embedded corpus, on this machine."""
+
+from importlib.resources import as_file, files
+
+from jobs.command import Answer, AsJson, Debug, Overrides, command, run_alone
+from jobs.evaluate import describe_scores
+from pipeline.recipe import load_recipe
+
+
+@command
+def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> Answer:
+    """Train, register and promote a model on the embedded corpus, then use it."""
+    with as_file(files("recipes") / "demo.yaml") as path:
+        recipe = load_recipe(path, overrides)
+    from pipeline.grammar import AMBIGUOUS
+    from pipeline.job import evaluate_model, load_translator, run_training_job, ui_command
+
+    result = run_training_job(recipe)
+    champion = f"models:/{recipe.model_name}@champion"
+    translator, settings = load_translator(champion)
+    sources = [source for source, _ in AMBIGUOUS]
+    translations = translator.translate(sources, settings)
+    scores = evaluate_model(champion, "embedded:test", split="test")
+
+    lines = ["", "Words translated by what surrounds them, in sentences that training never saw:"]
+    for (source, expected), translation in zip(AMBIGUOUS, translations, strict=True):
+        remark = "" if translation == expected else f"   (expected: {expected})"
+        lines.append(f"  {source}  →  {translation}{remark}")
+    lines += ["", "The champion on the held-out test set:", describe_scores(scores)]
+    lines += ["", f"Look at the run:  {ui_command(result)}"]
+    ambiguous = dict(zip(sources, translations, strict=True))
+    return Answer("\n".join(lines), result | {"test": scores, "ambiguous": ambiguous})
+
+
+if __name__ == "__main__":
+    run_alone(demo)

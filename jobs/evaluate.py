@@ -1,0 +1,49 @@
+"""`heliograph evaluate MODEL [--data …]`: BLEU and chrF, with their signatures."""
+
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from jobs.command import Answer, AsJson, Debug, Model, command, run_alone
+
+DataLocation = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="A hub name, a file, or a YAML list or {source: FILE, target: FILE}.",
+        show_default="the evaluation set that the model brings",
+    ),
+]
+SourceColumn = Annotated[str, typer.Option("--source", help="The source's column or key.")]
+TargetColumn = Annotated[str, typer.Option("--target", help="The target's column or key.")]
+Split = Annotated[str, typer.Option("--split", help="The split, of a hub data set or a folder.")]
+
+
+@command
+def evaluate(
+    model: Model,
+    data: DataLocation = None,
+    source: SourceColumn = "source",
+    target: TargetColumn = "target",
+    split: Split = "validation",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> Answer:
+    """Score a model by beam search, as it was set at training."""
+    from pipeline.job import evaluate_model
+
+    location: Any = yaml.safe_load(data) if data else None
+    scores = evaluate_model(model, location, source=source, target=target, split=split)
+    return Answer(describe_scores(scores), scores)
+
+
+def describe_scores(scores: dict[str, Any]) -> str:
+    """Scores with what is needed to compare them with others'."""
+    lines = [f"BLEU {scores['bleu']:.2f}  chrF {scores['chrf']:.2f}  {scores['sentences']} sentences"]
+    lines += [f"  {metric}: {signature}" for metric, signature in scores["signatures"].items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_alone(evaluate)
