@@ -26,24 +26,21 @@ class SelfAttention(nn.Module):
         """[B, T, D] → [B, T, D]; `visible` [B, 1, 1, T] as in `attend`."""
         query, key, value = split(self.query_key_value(x), 3, self.heads)
         dropout = self.dropout if self.training else 0.0
-        return self.output(merge(attend(query, key, value, visible, causal, dropout)))
+        mixed: Tensor = self.output(merge(attend(query, key, value, visible, causal, dropout)))
+        return mixed
 
-    def step(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Attend from the newest token to it and all before it.
+    def step(self, x: Tensor, cache: "KeyValueCache") -> Tensor:
+        """Attend from the newest token of each hypothesis to it and all before it.
 
-        Args:
-            x: [B, W, D], the newest token of each hypothesis.
-            past: [B · W, T, 2 D], keys and values of the tokens before it; None: it is the first.
-
-        Returns:
-            [B, W, D], and the keys and values with those of the newest token.
+        x [B, W, D] → [B, W, D]; the newest keys and values join those in `cache`.
         """
-        newest = self.query_key_value(x.reshape(-1, 1, x.size(-1)))
-        query, key_value = newest.split([x.size(-1), 2 * x.size(-1)], dim=-1)
-        past = key_value if past is None else torch.cat([past, key_value], dim=1)
+        width = x.size(-1)
+        newest = self.query_key_value(x.reshape(-1, 1, width))
+        query, key_value = newest.split([width, 2 * width], dim=-1)
         (query,) = split(query, 1, self.heads)
-        key, value = split(past, 2, self.heads)
-        return self.output(merge(attend(query, key, value)).view_as(x)), past
+        key, value = split(cache.append(key_value), 2, self.heads)
+        mixed: Tensor = self.output(merge(attend(query, key, value)).view_as(x))
+        return mixed
 
 
 class CrossAttention(nn.Module):
@@ -84,12 +81,31 @@ class CrossAttention(nn.Module):
         if weights is not None:
             weights.append(attention_weights(query, key, visible))
         dropout = self.dropout if self.training else 0.0
-        return self.output(merge(attend(query, key, value, visible, dropout=dropout)))
+        mixed: Tensor = self.output(merge(attend(query, key, value, visible, dropout=dropout)))
+        return mixed
+
+
+class KeyValueCache:
+    """A layer's keys and values of the tokens so far, [B · W, T, 2 D]."""
+
+    def __init__(self) -> None:
+        self.key_value: Tensor | None = None
+
+    def append(self, newest: Tensor) -> Tensor:
+        """Add a token's, [B · W, 1, 2 D], and return all."""
+        past = self.key_value
+        self.key_value = newest if past is None else torch.cat([past, newest], dim=1)
+        return self.key_value
+
+    def keep(self, rows: Tensor) -> None:
+        """Hypotheses become copies of those numbered `rows` among the B · W."""
+        if self.key_value is not None:
+            self.key_value = self.key_value.index_select(0, rows)
 
 
 def split(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     """[B, T, parts · D] → that many views [B, H, T, K], without a copy."""
-    return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    return x.view(*x.shape[:2], parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def merge(x: Tensor) -> Tensor:

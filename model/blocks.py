@@ -4,11 +4,12 @@ Shapes: B batch, S source length, T target length, D model width, W hypotheses p
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.attention import CrossAttention, SelfAttention, initialize
+from model.attention import CrossAttention, KeyValueCache, SelfAttention, initialize
 from model.config import TransformerConfig
 from model.functional import dropout_add
 
@@ -26,7 +27,8 @@ class Residual(nn.Module):
         """Post-norm, as published: norm(x + sublayer(x)). Pre-norm: x + sublayer(norm(x))."""
         update = sublayer(self.norm(x) if self.pre else x)
         x = dropout_add(x, update, self.dropout, self.training)
-        return x if self.pre else self.norm(x)
+        output: Tensor = x if self.pre else self.norm(x)
+        return output
 
 
 class FeedForward(nn.Module):
@@ -41,7 +43,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # In place: the backward pass needs only what comes out of the ReLU.
-        return self.outer(functional.relu(self.inner(x), inplace=True))
+        output: Tensor = self.outer(functional.relu(self.inner(x), inplace=True))
+        return output
 
 
 class EncoderLayer(nn.Module):
@@ -51,13 +54,14 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.self_attention = SelfAttention(config.width, config.heads, config.attention_dropout)
         self.feed_forward = FeedForward(config)
-        self.residuals = nn.ModuleList(Residual(config) for _ in range(2))
+        self.around_self_attention = Residual(config)
+        self.around_feed_forward = Residual(config)
 
     def forward(self, x: Tensor, visible: Tensor | None) -> Tensor:
         """[B, S, D] → [B, S, D]; `visible` [B, 1, 1, S] is False at padding."""
-        around_attention, around_feed_forward = self.residuals
-        x = around_attention(x, lambda x: self.self_attention(x, visible))
-        return around_feed_forward(x, self.feed_forward)
+        x = self.around_self_attention(x, partial(self.self_attention, visible=visible))
+        output: Tensor = self.around_feed_forward(x, self.feed_forward)
+        return output
 
 
 class DecoderLayer(nn.Module):
@@ -68,49 +72,42 @@ class DecoderLayer(nn.Module):
         self.self_attention = SelfAttention(config.width, config.heads, config.attention_dropout)
         self.cross_attention = CrossAttention(config.width, config.heads, config.attention_dropout)
         self.feed_forward = FeedForward(config)
-        self.residuals = nn.ModuleList(Residual(config) for _ in range(3))
+        self.around_self_attention = Residual(config)
+        self.around_cross_attention = Residual(config)
+        self.around_feed_forward = Residual(config)
 
     def forward(
         self,
         x: Tensor,
-        memory: Tensor,
+        memory_key_value: Tensor,
         visible: Tensor | None,
+        cache: KeyValueCache | None = None,
         weights: list[Tensor] | None = None,
     ) -> Tensor:
-        """[B, T, D], memory [B, S, D] → [B, T, D]; the rest as in `CrossAttention.forward`.
+        """Whole targets [B, T, D] → [B, T, D]; in search, the newest tokens [B, W, D] → [B, W, D].
 
         Padding in the target needs no mask: it comes last, so that the causal mask hides it from
         every real token.
+
+        Args:
+            x: what comes from the layer below.
+            memory_key_value: [B, S, 2 D], `cross_attention.key_value` of the memory.
+            visible: [B, 1, 1, S], False at the source's padding.
+            cache: in search, the keys and values of the tokens before; the newest join them.
+            weights: where given, the cross-attention's [B, H, T, S] are appended to it.
         """
-        memory_key_value = self.cross_attention.key_value(memory)
-        attend_to_past = lambda x: self.self_attention(x, causal=True)  # noqa: E731
-        return self._sublayers(x, attend_to_past, memory_key_value, visible, weights)
-
-    def step(
-        self, x: Tensor, past: Tensor | None, memory_key_value: Tensor, visible: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The newest token of each hypothesis, [B, W, D] → [B, W, D]; see `SelfAttention.step`."""
-
-        def attend_to_past(x: Tensor) -> Tensor:
-            nonlocal past
-            x, past = self.self_attention.step(x, past)
-            return x
-
-        x = self._sublayers(x, attend_to_past, memory_key_value, visible, None)
-        assert past is not None
-        return x, past
-
-    def _sublayers(
-        self,
-        x: Tensor,
-        attend_to_past: Callable[[Tensor], Tensor],
-        memory_key_value: Tensor,
-        visible: Tensor | None,
-        weights: list[Tensor] | None,
-    ) -> Tensor:
-        around_self_attention, around_cross_attention, around_feed_forward = self.residuals
-        x = around_self_attention(x, attend_to_past)
-        x = around_cross_attention(
-            x, lambda x: self.cross_attention(x, memory_key_value, visible, weights)
+        attend_to_past = (
+            partial(self.self_attention, causal=True)
+            if cache is None
+            else partial(self.self_attention.step, cache=cache)
         )
-        return around_feed_forward(x, self.feed_forward)
+        attend_to_source = partial(
+            self.cross_attention,
+            memory_key_value=memory_key_value,
+            visible=visible,
+            weights=weights,
+        )
+        x = self.around_self_attention(x, attend_to_past)
+        x = self.around_cross_attention(x, attend_to_source)
+        output: Tensor = self.around_feed_forward(x, self.feed_forward)
+        return output

@@ -36,7 +36,7 @@ def attention_weights(query: Tensor, key: Tensor, visible: Tensor | None = None)
     scores = query @ key.transpose(-2, -1) * query.size(-1) ** -0.5
     if visible is not None:
         scores = scores.masked_fill(~visible, -torch.inf)
-    return scores.softmax(dim=-1)
+    return torch.softmax(scores, dim=-1)
 
 
 def dropout_add(residual: Tensor, update: Tensor, dropout: float, training: bool) -> Tensor:

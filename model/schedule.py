@@ -1,5 +1,7 @@
 """The learning rate: linear warm-up, then inverse square root decay (section 5.3)."""
 
+import math
+
 
 def inverse_square_root(
     step: int, width: int, warmup_steps: int, peak: float | None = None
@@ -15,5 +17,5 @@ def inverse_square_root(
     if step < 1 or warmup_steps < 1:
         raise ValueError(f"steps count from 1: step {step}, warmup_steps {warmup_steps}")
     if peak is None:
-        peak = (width * warmup_steps) ** -0.5
-    return peak * min(step / warmup_steps, (warmup_steps / step) ** 0.5)
+        peak = 1 / math.sqrt(width * warmup_steps)
+    return peak * min(step / warmup_steps, math.sqrt(warmup_steps / step))

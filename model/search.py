@@ -101,8 +101,8 @@ class _Search:
 
     def advance(self) -> None:
         """Every hypothesis grows by one token or ends; sentences that are done leave."""
-        logits, self.state = self.model.step(self.tokens[:, :, -1], self.state)
-        ending, continuing, next_tokens = self._extensions(logits.float())
+        logits = self.model.step(self.tokens[:, :, -1], self.state).float()
+        ending, continuing, next_tokens = self._extensions(logits)
         alive, choice = continuing.flatten(1).topk(min(self.beam, continuing[0].numel()))
         candidates = torch.cat([alive, ending], dim=1)
         threshold = candidates.topk(min(self.beam, candidates.size(1))).values[:, -1:]
@@ -145,7 +145,7 @@ class _Search:
         [B, W, N], which has a row for each of the hypotheses that they extend.
         """
         if still_open.numel() < self.sentences.numel():
-            self.state = self.state.keep_sentences(still_open)
+            self.state.keep_sentences(still_open)
             self.sentences = self.sentences[still_open]
             self.max_lengths = self.max_lengths[still_open]
             self.finished = self.finished[still_open]
@@ -154,7 +154,7 @@ class _Search:
         rows = still_open[:, None] * width + choice // next_tokens.size(2)
         newest = next_tokens[still_open].flatten(1).gather(1, choice)
         self.tokens = torch.cat([self.tokens.flatten(0, 1)[rows], newest[..., None]], dim=2)
-        self.state = self.state.keep_hypotheses(rows.flatten())
+        self.state.keep_hypotheses(rows.flatten())
 
     def results(self) -> list[Hypothesis]:
         rows = zip(

@@ -7,17 +7,17 @@ Sequences are padded on the right with `config.pad_id`. A sequence's first token
 to, so that a row of nothing but padding stays finite.
 """
 
-from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.attention import KeyValueCache
 from model.blocks import DecoderLayer, EncoderLayer
 from model.config import TransformerConfig
 
 
-@dataclass(frozen=True)
 class DecoderState:
     """What decoding one more token needs, for B sentences of W hypotheses each.
 
@@ -25,26 +25,26 @@ class DecoderState:
         memory_key_value: each layer's keys and values of the source, [B, S, 2 D], shared by a
             sentence's hypotheses.
         visible: [B, 1, 1, S], False at the source's padding; None: there is none.
-        past: each layer's keys and values of the tokens so far, [B · W, T, 2 D]; at first empty.
-        length: T, tokens so far.
+        caches: each layer's keys and values of the tokens so far.
+        length: tokens so far.
     """
 
-    memory_key_value: tuple[Tensor, ...]
-    visible: Tensor | None
-    past: tuple[Tensor, ...] = ()
-    length: int = 0
+    def __init__(self, memory_key_value: list[Tensor], visible: Tensor | None) -> None:
+        self.memory_key_value = memory_key_value
+        self.visible = visible
+        self.caches = [KeyValueCache() for _ in memory_key_value]
+        self.length = 0
 
-    def keep_hypotheses(self, rows: Tensor) -> "DecoderState":
-        """Hypotheses become copies of those numbered `rows` [B · W'] among the B · W."""
-        return replace(self, past=tuple(past.index_select(0, rows) for past in self.past))
+    def keep_sentences(self, sentences: Tensor) -> None:
+        """The sentences numbered so among the B stay; their hypotheses need `keep_hypotheses`."""
+        self.memory_key_value = [x.index_select(0, sentences) for x in self.memory_key_value]
+        if self.visible is not None:
+            self.visible = self.visible.index_select(0, sentences)
 
-    def keep_sentences(self, sentences: Tensor) -> "DecoderState":
-        """The sentences numbered `sentences` stay; `past` is left to `keep_hypotheses`."""
-        return replace(
-            self,
-            memory_key_value=tuple(x.index_select(0, sentences) for x in self.memory_key_value),
-            visible=None if self.visible is None else self.visible.index_select(0, sentences),
-        )
+    def keep_hypotheses(self, rows: Tensor) -> None:
+        """Hypotheses become copies of those numbered `rows` among the B · W."""
+        for cache in self.caches:
+            cache.keep(rows)
 
 
 class Transformer(nn.Module):
@@ -72,7 +72,8 @@ class Transformer(nn.Module):
         x = self._embed(source)
         for layer in self.encoder:
             x = layer(x, visible)
-        return self.encoder_norm(x)
+        memory: Tensor = self.encoder_norm(x)
+        return memory
 
     def decode(self, target: Tensor, memory: Tensor, source: Tensor) -> Tensor:
         """target [B, T], memory [B, S, D], source [B, S] (for its padding) → logits [B, T, V].
@@ -90,9 +91,11 @@ class Transformer(nn.Module):
         """
         visible = self._visible(source)
         x = self._embed(target)
-        for layer in self.decoder:
-            x = layer(x, memory, visible, weights)
-        return self.decoder_norm(x)
+        for layer in self._decoder_layers():
+            memory_key_value = layer.cross_attention.key_value(memory)
+            x = layer(x, memory_key_value, visible, weights=weights)
+        hidden: Tensor = self.decoder_norm(x)
+        return hidden
 
     def project(self, hidden: Tensor) -> Tensor:
         """hidden […, D] → logits […, V], by the embeddings (section 3.4)."""
@@ -111,21 +114,23 @@ class Transformer(nn.Module):
     def start(self, source: Tensor) -> DecoderState:
         """Encode source [B, S] and prepare to decode it token by token."""
         memory = self.encode(source)
-        return DecoderState(
-            tuple(layer.cross_attention.key_value(memory) for layer in self.decoder),
-            self._visible(source),
-        )
+        memory_key_value = [
+            layer.cross_attention.key_value(memory) for layer in self._decoder_layers()
+        ]
+        return DecoderState(memory_key_value, self._visible(source))
 
-    def step(self, tokens: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """Feed every hypothesis its newest token [B, W] → logits [B, W, V] of the next one."""
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """Feed every hypothesis its newest token [B, W] → logits [B, W, V] of the one after it."""
         x = self._embed(tokens.reshape(-1, 1), start=state.length).view(*tokens.shape, -1)
-        all_past = []
-        for number, layer in enumerate(self.decoder):
-            past = state.past[number] if state.past else None
-            x, past = layer.step(x, past, state.memory_key_value[number], state.visible)
-            all_past.append(past)
-        logits = self.project(self.decoder_norm(x))
-        return logits, replace(state, past=tuple(all_past), length=state.length + 1)
+        for layer, memory_key_value, cache in zip(
+            self._decoder_layers(), state.memory_key_value, state.caches, strict=True
+        ):
+            x = layer(x, memory_key_value, state.visible, cache)
+        state.length += 1
+        return self.project(self.decoder_norm(x))
+
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return cast(list[DecoderLayer], list(self.decoder))
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """Ids [B, T] of positions `start`, `start` + 1, … → [B, T, D] (sections 3.4 and 3.5)."""
