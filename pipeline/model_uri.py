@@ -1,0 +1,110 @@
+"""What MODEL may be on a command line, and a quick answer when it is not there.
+
+Imports nothing heavy: a name with a typing error is answered before torch or MLflow are loaded.
+"""
+
+import os
+import re
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import RequestError, did_you_mean
+
+FORMS = "models:/NAME@ALIAS, models:/NAME/VERSION, runs:/RUN_ID/PATH or a checkpoint folder"
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """models:/NAME@ALIAS or models:/NAME/VERSION; one of alias and version is None."""
+
+    name: str
+    alias: str | None = None
+    version: int | None = None
+
+
+@dataclass(frozen=True)
+class RunArtifact:
+    """runs:/RUN_ID/PATH: a model folder among a run's artifacts, or a model that it logged."""
+
+    run_id: str
+    path: str
+
+
+def parse_model(model: str) -> RegisteredModel | RunArtifact | Path:
+    """What `model` names; of a folder it is checked here that it holds a model.
+
+    Raises:
+        RequestError: it has none of the four forms, or is a folder without a model.
+    """
+    if match := re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", model):
+        name, alias, version = match.groups()
+        return RegisteredModel(name, alias, int(version) if version else None)
+    if match := re.fullmatch(r"runs:/(\w+)/(.+)", model):
+        return RunArtifact(match[1], match[2])
+    if re.match(r"\w+:", model):
+        raise RequestError(f"model {model!r} cannot be read; it must be {FORMS}")
+    folder = Path(model)
+    if not folder.is_dir():
+        raise RequestError(f"model {model!r} is not there; it must be {FORMS}")
+    if not (folder / "model.json").is_file():
+        raise RequestError(f"folder {model!r} holds no model: model.json is missing from it")
+    return folder
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, else a SQLite store in the folder that the command was started in."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def check_model(model: str) -> None:
+    """Say so at once if `model` is misspelt or cannot be in the configured store.
+
+    MLflow's own client takes more than two seconds to open a SQLite store, so a name, version or
+    alias is first looked for there directly, read-only. This never says that a model is there:
+    any doubt, and any other kind of store, is left to `registry.fetch_model`.
+
+    Raises:
+        RequestError: it is not there, with the names, versions or aliases that are.
+    """
+    wanted = parse_model(model)
+    store_uri = os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri()
+    if not isinstance(wanted, RegisteredModel) or not store_uri.startswith(SQLITE):
+        return
+    path = Path(store_uri.removeprefix(SQLITE).partition("?")[0])
+    if not path.exists():
+        raise unknown_model(wanted.name, [])
+    table = "model_versions" if wanted.alias is None else "registered_model_aliases"
+    column = "version" if wanted.alias is None else "alias"
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as store:
+            names = store.execute("SELECT name FROM registered_models").fetchall()
+            valid = store.execute(f"SELECT {column} FROM {table} WHERE name = ?", [wanted.name])
+            values = valid.fetchall()
+    except sqlite3.Error:
+        return  # locked, or another release's tables
+    if (wanted.name,) not in names:
+        raise unknown_model(wanted.name, [name for (name,) in names])
+    check_version(wanted, [str(value) for (value,) in values])
+
+
+def unknown_model(name: str, names: list[str]) -> RequestError:
+    """The error for a registered model that does not exist."""
+    if not names:
+        return RequestError(
+            f"registered model {name!r} does not exist; there is none yet at {tracking_uri()} "
+            "(`heliograph train` registers one, MLFLOW_TRACKING_URI names another store)"
+        )
+    return RequestError(f"registered model {name!r} does not exist; {did_you_mean(name, names)}")
+
+
+def check_version(wanted: RegisteredModel, valid: list[str]) -> None:
+    """Raises RequestError when the alias or version is not among the `valid` ones of its model."""
+    kind, value = ("alias", wanted.alias) if wanted.alias else ("version", str(wanted.version))
+    if value not in valid:
+        raise RequestError(
+            f"registered model {wanted.name!r} has no {kind} {value!r}; "
+            + (f"valid: {', '.join(valid)}" if valid else f"it has no {kind} at all")
+        )
