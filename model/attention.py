@@ -105,7 +105,9 @@ class KeyValueCache:
 
 def split(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     """[B, T, parts · D] → that many views [B, H, T, K], without a copy."""
-    return x.view(*x.shape[:2], parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    batch, length, width = x.shape
+    parted = x.view(batch, length, parts, heads, width // (parts * heads))
+    return parted.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def merge(x: Tensor) -> Tensor:
