@@ -13,11 +13,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.errors import RequestError
+from pipeline.model_uri import check_model
 
 DONE, FAILED, REQUEST_WAS_WRONG, GATE_SAID_NO, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -106,6 +108,13 @@ def _report(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     print(f"heliograph: error: {message}", file=sys.stderr, flush=True)
+
+
+def check_model_argument(model: str) -> None:
+    """Say so before torch and MLflow are loaded when MODEL is misspelt or not in a local store."""
+    # As pipeline.track.tracking_uri, which cannot be asked without loading MLflow.
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    check_model(model, uri)
 
 
 def mute_libraries() -> None:

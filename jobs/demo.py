@@ -4,6 +4,7 @@ from importlib.resources import as_file, files
 
 from jobs.command import Answer, AsJson, Debug, Overrides, command, run_alone
 from jobs.evaluate import describe_scores
+from jobs.train import describe_result, run
 from pipeline.recipe import load_recipe
 
 
@@ -12,10 +13,10 @@ def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = Fa
     """Train, register and promote a model on the embedded corpus, then use it."""
     with as_file(files("recipes") / "demo.yaml") as path:
         recipe = load_recipe(path, overrides)
+    result = run(recipe)
     from pipeline.grammar import AMBIGUOUS
-    from pipeline.job import evaluate_model, load_translator, run_training_job, ui_command
+    from pipeline.use import evaluate_model, load_translator
 
-    result = run_training_job(recipe)
     champion = f"models:/{recipe.model_name}@champion"
     translator, settings = load_translator(champion)
     sources = [source for source, _ in AMBIGUOUS]
@@ -27,7 +28,7 @@ def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = Fa
         remark = "" if translation == expected else f"   (expected: {expected})"
         lines.append(f"  {source}  →  {translation}{remark}")
     lines += ["", "The champion on the held-out test set:", describe_scores(scores)]
-    lines += ["", f"Look at the run:  {ui_command(result)}"]
+    lines += ["", describe_result(result)]
     ambiguous = dict(zip(sources, translations, strict=True))
     return Answer("\n".join(lines), result | {"test": scores, "ambiguous": ambiguous})
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from jobs.command import Answer, AsJson, Debug, Model, command, run_alone
+from jobs.command import Answer, AsJson, Debug, Model, check_model_argument, command, run_alone
 
 DataLocation = Annotated[
     str | None,
@@ -31,9 +31,10 @@ def evaluate(
     debug: Debug = False,
 ) -> Answer:
     """Score a model by beam search, as it was set at training."""
-    from pipeline.job import evaluate_model
-
     location: Any = yaml.safe_load(data) if data else None
+    check_model_argument(model)
+    from pipeline.use import evaluate_model
+
     scores = evaluate_model(model, location, source=source, target=target, split=split)
     return Answer(describe_scores(scores), scores)
 

@@ -1,11 +1,11 @@
 """`heliograph train RECIPE [key.path=value …]`: one job, from tokenizer to registered challenger."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from jobs.command import Answer, AsJson, Debug, Overrides, command, run_alone
-from pipeline.recipe import load_recipe
+from pipeline.recipe import Recipe, load_recipe
 
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file; see recipes/.")]
 
@@ -18,11 +18,35 @@ def train(
 
     The same recipe is the same job: started again, it goes on where it was, in the same MLflow run.
     """
-    job = load_recipe(recipe, overrides)
+    result = run(load_recipe(recipe, overrides))
+    return Answer(describe_result(result), result)
+
+
+def run(recipe: Recipe) -> dict[str, Any]:
+    """Run the job; what is wrong with its data is said before torch and Ray are loaded."""
+    from pipeline.source import check_source
+
+    data = recipe.data
+    check_source(data.train, data, data.train_split)
+    check_source(data.validation, data, data.validation_split)
     from pipeline.job import run_training_job
 
-    result = run_training_job(job)
-    return Answer("", result)
+    return run_training_job(recipe)
+
+
+def describe_result(result: dict[str, Any]) -> str:
+    """What came out, and how to look at it."""
+    from pipeline.job import ui_command
+
+    metrics, model = result["metrics"], result["model"]
+    return "\n".join(
+        [
+            f"step {result['steps']}: BLEU {metrics['valid/bleu']:.2f}, "
+            f"chrF {metrics['valid/chrf']:.2f} on the validation set",
+            f"registered as {model['uri']}",
+            f"look at the run: {ui_command(result)}",
+        ]
+    )
 
 
 if __name__ == "__main__":

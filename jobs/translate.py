@@ -8,7 +8,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from jobs.command import Answer, AsJson, Debug, Model, command, run_alone
+from jobs.command import Answer, AsJson, Debug, Model, check_model_argument, command, run_alone
 from jobs.evaluate import SourceColumn, Split
 from pipeline.errors import RequestError
 
@@ -37,6 +37,7 @@ def translate(
     """
     if (input_location is None) != (output_folder is None):
         raise RequestError("--input and --output belong together: give both, or neither")
+    check_model_argument(model)
     if input_location and output_folder:
         from pipeline.translate_dataset import translate_dataset
 
@@ -53,7 +54,7 @@ def translate(
 
 def translate_stream(model: str, source: TextIO, target: TextIO) -> int:
     """Line by line, as the lines come, many at once when many are waiting. Returns their number."""
-    from pipeline.job import load_translator
+    from pipeline.use import load_translator
 
     translator, settings = load_translator(model)
     count = 0
