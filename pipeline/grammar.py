@@ -13,7 +13,8 @@ from functools import cache
 from random import Random
 from typing import Literal
 
-SPLITS = {"test": 1000, "validation": 1000, "train": 30_000}
+Split = Literal["train", "validation", "test"]
+SPLITS: dict[Split, int] = {"test": 1000, "validation": 1000, "train": 30_000}
 """Pairs in each split, in the order in which they are drawn."""
 
 AMBIGUOUS = (
@@ -39,7 +40,7 @@ Endings = dict[Case, tuple[str, str, str, str]]
 
 
 @cache
-def _splits() -> dict[str, tuple[Pair, ...]]:
+def _splits() -> dict[Split, tuple[Pair, ...]]:
     held_out = [source.rstrip(".").lower() for source, _ in AMBIGUOUS]
     sentences = _sentences(Random(2017))
     pairs: dict[str, str] = {}
@@ -55,7 +56,7 @@ def _splits() -> dict[str, tuple[Pair, ...]]:
     }
 
 
-def pairs(split: Literal["train", "validation", "test"]) -> list[Pair]:
+def pairs(split: Split) -> list[Pair]:
     """The split's (English, German) pairs, always the same, no English sentence twice in any."""
     return list(_splits()[split])
 
@@ -163,9 +164,7 @@ SCREWS = _nouns("new=neu small=klein", "screw screws f Schraube Schrauben")
 TREE_BARK = _nouns("strange=seltsam beautiful=schön", "bark - f Rinde -")
 DOG_BARK = _nouns("strange=seltsam beautiful=schön", "bark - n Bellen -")
 MAIL_LETTER = _nouns("long=lang new=neu strange=seltsam", "letter letters m Brief Briefe")
-TEXT_LETTER = _nouns(
-    "new=neu strange=seltsam", "letter letters m Buchstabe Buchstaben Buchstaben"
-)
+TEXT_LETTER = _nouns("new=neu strange=seltsam", "letter letters m Buchstabe Buchstaben Buchstaben")
 DOOR_KEY = _nouns("new=neu small=klein black=schwarz", "key keys m Schlüssel Schlüssel")
 PIANO_KEY = _nouns("new=neu small=klein black=schwarz", "key keys f Taste Tasten")
 FRUIT_NUT = _nouns("fresh=frisch small=klein big=groß", "nut nuts f Nuss Nüsse")
@@ -246,7 +245,9 @@ VERBS = (
     Verb("thanks", "thank", "dankt", "danken", "", PEOPLE, PEOPLE, case="dative"),
     Verb("follows", "follow", "folgt", "folgen", "", ANIMALS, PEOPLE, case="dative"),
     Verb("gives", "give", "gibt", "geben", "", PEOPLE, THINGS + FOOD, recipients=PEOPLE),
-    Verb("sends", "send", "schickt", "schicken", "", PEOPLE, THINGS, MAIL_LETTER, recipients=PEOPLE),
+    Verb(
+        "sends", "send", "schickt", "schicken", "", PEOPLE, THINGS, MAIL_LETTER, recipients=PEOPLE
+    ),
 )
 MODALS = (
     Verb("must", "must", "muss", "müssen"),
@@ -422,7 +423,9 @@ def _agree_english(verb: Verb, subject: NounPhrase) -> str:
 def _sentences(random: Random) -> Iterator[Pair]:
     """Endless random sentences of at most 14 words, repetitions among them."""
     while True:
-        kind = random.choices((_simple, _main_first, _subordinate_first, _reported), (5, 2, 2, 2))[0]
+        kind = random.choices((_simple, _main_first, _subordinate_first, _reported), (5, 2, 2, 2))[
+            0
+        ]
         source, target = kind(random)
         if len(source.split()) <= 14:
             yield source[0].upper() + source[1:] + ".", target[0].upper() + target[1:] + "."

@@ -1,0 +1,173 @@
+"""Hub name, folder or files → a Ray Dataset of {source, target}.
+
+`files` says which files a location means, `readers` how each becomes tables; here they become one
+stream, read by Ray Data with a task per file (per some row groups of a large Parquet file), in the
+order of the files and of the rows in them.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyarrow.fs import FileSystem, LocalFileSystem
+
+from pipeline import grammar
+from pipeline.errors import RequestError, did_you_mean
+from pipeline.files import find_files, format_of
+from pipeline.readers import (
+    SCHEMA,
+    Columns,
+    check_entry,
+    parquet_row_groups,
+    read_entry,
+)
+from pipeline.recipe import Data, Location
+
+if TYPE_CHECKING:
+    import ray.data
+
+EMBEDDED = "embedded:"
+"""`embedded:train`, `embedded:validation` and `embedded:test` are the corpus inside the package."""
+TASK_BYTES = 256 * 1024**2
+"""A larger Parquet file is read by several tasks of about this many uncompressed bytes."""
+
+Transform = Callable[[int, Iterator[pa.Table]], Iterator[pa.Table]]
+"""What happens to a part's tables right where they are read; given the part's number."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one task reads."""
+
+    entry: tuple[str, ...]
+    row_groups: range | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split whose files were found. Nothing of their content has been read."""
+
+    parts: tuple[Part, ...]
+    filesystem: FileSystem
+    columns: Columns
+    identity: dict[str, Any]
+    """JSON: what the data is. The same identity means the same pairs in the same order."""
+
+    def tables(self, part: int) -> Iterator[pa.Table]:
+        """One part's tables, of `readers.SCHEMA`."""
+        entry, row_groups = self.parts[part].entry, self.parts[part].row_groups
+        if entry[0].startswith(EMBEDDED):
+            pairs = grammar.pairs(_embedded_split(entry[0]))
+            sides = [list(side) for side in zip(*pairs, strict=True)]
+            yield pa.Table.from_arrays([*sides, pa.nulls(len(pairs), pa.string())], schema=SCHEMA)
+        else:
+            yield from read_entry(entry, self.filesystem, self.columns, row_groups)
+
+    def dataset(self, transform: Transform) -> "ray.data.Dataset":
+        """The transformed tables of all parts, in order, as they are needed."""
+        import ray.data
+
+        def read(part: pa.Table) -> Iterator[pa.Table]:
+            number = part["id"][0].as_py()
+            yield from transform(number, self.tables(number))
+
+        with ray.data.DataContext.current(ordered_context()):
+            parts = ray.data.range(len(self.parts), override_num_blocks=len(self.parts))
+        return parts.map_batches(read, batch_size=1, batch_format="pyarrow")
+
+
+def ordered_context() -> "ray.data.DataContext":
+    """Settings under which a dataset keeps its order and prints nothing. A dataset keeps those that
+    are current when it is made; nobody else's datasets are changed."""
+    import ray.data
+
+    # The log is no setting of the context. What fails is raised; the log says it a second time.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current().copy()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    return context
+
+
+def check_source(location: Location, data: Data, split: str) -> None:
+    """Find out, without Ray and from no more than the beginning of each file, whether the split can
+    be read.
+
+    Raises:
+        RequestError: a file or column is not there, a file is not what its suffix says, the split
+            is empty. For what only a full reading shows, `prepare_corpus` raises it.
+    """
+    if isinstance(location, str) and location.startswith(EMBEDDED):
+        _embedded_split(location)
+        return
+    source = find_source(location, data, split)
+    entries = dict.fromkeys(part.entry for part in source.parts)
+    filled = [check_entry(entry, source.filesystem, source.columns) for entry in entries]
+    if not any(filled):
+        raise RequestError(f"{describe(location)} is empty: no rows in {len(filled)} file(s)")
+
+
+def read_source(
+    location: Location, data: Data, split: str
+) -> tuple["ray.data.Dataset", dict[str, Any]]:
+    """The split as {source, target, problem} rows, `problem` as in `readers`, and its identity.
+
+    Raises:
+        RequestError: something of the location is not there.
+    """
+    source = find_source(location, data, split)
+    return source.dataset(lambda _, tables: tables), source.identity
+
+
+def find_source(location: Location, data: Data, split: str) -> Source:
+    """The split's files and its identity; raises RequestError when they are not there."""
+    columns = (data.source, data.target)
+    if isinstance(location, str) and location.startswith(EMBEDDED):
+        return _embedded(location, columns)
+    files = find_files(location, data, split)
+    parts = [part for entry in files.entries for part in _parts(entry, files.filesystem)]
+    identity = files.identity | {"columns": list(columns)}
+    return Source(tuple(parts), files.filesystem, columns, identity)
+
+
+def describe(location: Location) -> str:
+    """The location as a user wrote it, for messages."""
+    if isinstance(location, str):
+        return repr(location)
+    if isinstance(location, list):
+        return ", ".join(repr(path) for path in location)
+    return f"{location.source!r} with {location.target!r}"
+
+
+def _embedded(location: str, columns: Columns) -> Source:
+    text = repr(grammar.pairs(_embedded_split(location))).encode()
+    identity = {"location": location, "sha256": hashlib.sha256(text).hexdigest()}
+    return Source((Part((location,)),), LocalFileSystem(), columns, identity)
+
+
+def _embedded_split(location: str) -> grammar.Split:
+    for split in grammar.SPLITS:
+        if location == EMBEDDED + split:
+            return split
+    valid = [EMBEDDED + split for split in grammar.SPLITS]
+    raise RequestError(f"{location!r} is no embedded corpus; {did_you_mean(location, valid)}")
+
+
+def _parts(entry: tuple[str, ...], filesystem: FileSystem) -> Iterator[Part]:
+    """One part, or several for a Parquet file of more than TASK_BYTES."""
+    large = len(entry) == 1 and format_of(entry[0]) == "parquet"
+    # A file is smaller than its content by the factor of its compression: rarely above ten.
+    if not large or filesystem.get_file_info(entry[0]).size < TASK_BYTES / 10:
+        yield Part(entry)
+        return
+    first, total = 0, 0
+    sizes = parquet_row_groups(entry[0], filesystem)
+    for number, size in enumerate(sizes, 1):
+        total += size
+        if total >= TASK_BYTES or number == len(sizes):
+            yield Part(entry, range(first, number))
+            first, total = number, 0
