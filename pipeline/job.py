@@ -1,0 +1,263 @@
+"""The whole way: from a recipe to a registered model, as one job that can be started again."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+import torch
+from mlflow.tracking import MlflowClient
+
+from pipeline import registry, track
+from pipeline.checkpoint import CheckpointStore, TrainingState
+from pipeline.cluster import place, start_ray
+from pipeline.corpus import Corpus, prepare_corpus
+from pipeline.evaluate import Scores, evaluate, write_evaluation_set
+from pipeline.plan import TrainingPlan
+from pipeline.progress import ProgressLine, open_board
+from pipeline.recipe import Recipe
+from pipeline.source import check_source
+from pipeline.tokenizer import Tokenizer, train_tokenizer
+from pipeline.train import train
+from pipeline.translate import Translator
+
+RESULT_TAG = "heliograph.result"
+
+CURVES = (
+    "train/loss",
+    "valid/loss",
+    "valid/bleu",
+    "valid/chrf",
+    "train/learning_rate",
+    "train/gradient_norm",
+    "train/target_tokens_per_second",
+    "train/data_wait",
+)
+
+
+def run_training_job(recipe: Recipe) -> dict[str, Any]:
+    """Train, evaluate and register; or go on where an earlier start of the same job stopped.
+
+    Returns:
+        The result as `heliograph train --json` prints it.
+
+    Raises:
+        RequestError: the recipe cannot be run on this data, cluster or tracking server.
+    """
+    check_source(recipe.data.train, recipe.data, recipe.data.train_split)
+    check_source(recipe.data.validation, recipe.data, recipe.data.validation_split)
+    if "RAY_ADDRESS" not in os.environ:  # Ray will start on this machine, so it can be judged now
+        place(recipe.cluster, os.cpu_count() or 1, torch.cuda.device_count())
+    client = track.connect(track.tracking_uri())
+    if finished := _finished_result(client, recipe):
+        say(f"job {recipe.job_id} is finished already; change its seed or name to train another")
+        return finished
+    start_ray()
+    resources = ray.cluster_resources()
+    scaling = place(recipe.cluster, resources.get("CPU", 0), resources.get("GPU", 0))
+
+    corpora = _prepare(recipe)
+    tokenizer = train_tokenizer(corpora.train, recipe.tokenizer, _storage(recipe))
+    with _tracked(client, recipe, corpora, tokenizer) as run_id:
+        plan = _plan(recipe, corpora, tokenizer, client.tracking_uri, run_id)
+        board = open_board()
+        with ProgressLine(board):
+            state = train(plan, scaling, recipe.cluster.max_failures, board)
+        best = _best(plan, state)
+        say(f"scoring step {best.step} by beam search and registering it")
+        finish = ray.remote(num_cpus=1, num_gpus=1 if scaling.use_gpu else 0)(_finish)
+        result: dict[str, Any] = ray.get(finish.remote(recipe, plan, state, best, corpora))
+        if recipe.registry.promote:
+            decision = registry.promote(
+                recipe.model_name, result["model"]["version"], recipe.registry.margin
+            )
+            say(decision.reason)
+        client.set_tag(run_id, RESULT_TAG, json.dumps(result))
+    return result
+
+
+def ui_command(result: dict[str, Any]) -> str:
+    """What to type to look at a result's run."""
+    uri = track.tracking_uri()
+    experiment = track.connect(uri).get_experiment_by_name(result["experiment"])
+    page = f"#/experiments/{experiment.experiment_id}/runs/{result['run_id']}"
+    if uri.startswith("sqlite:"):
+        return f"mlflow ui --backend-store-uri {uri}   (then http://127.0.0.1:5000/{page})"
+    return f"{uri.rstrip('/')}/{page}"
+
+
+def say(message: str) -> None:
+    """To the person watching; standard output belongs to results."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Corpora:
+    train: Corpus
+    validation: Corpus
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights that the job ends with: a checkpoint, or the average of several."""
+
+    store: str
+    step: int
+
+
+def _storage(recipe: Recipe) -> str:
+    """Absolute, because workers run in folders of their own."""
+    return recipe.storage if "://" in recipe.storage else str(Path(recipe.storage).resolve())
+
+
+def _prepare(recipe: Recipe) -> Corpora:
+    data, storage, rows = recipe.data, _storage(recipe), recipe.batches.piece_rows
+    return Corpora(
+        prepare_corpus(data.train, data, data.train_split, rows, storage),
+        prepare_corpus(data.validation, data, data.validation_split, rows, storage),
+    )
+
+
+def _plan(
+    recipe: Recipe, corpora: Corpora, tokenizer: str, tracking_uri: str, run_id: str
+) -> TrainingPlan:
+    return TrainingPlan(
+        folder=f"{_storage(recipe)}/jobs/{recipe.job_id}",
+        corpus=corpora.train.folder,
+        validation_corpus=corpora.validation.folder,
+        tokenizer=tokenizer,
+        seed=recipe.seed,
+        model=recipe.model,
+        batches=recipe.batches,
+        train=recipe.train,
+        validation=recipe.validation,
+        log_every_steps=recipe.track.every_steps,
+        threads=recipe.cluster.threads_per_worker,
+        recipe_yaml=recipe.to_yaml(),
+        tracking_uri=tracking_uri,
+        run_id=run_id,
+    )
+
+
+@contextmanager
+def _tracked(
+    client: MlflowClient, recipe: Recipe, corpora: Corpora, tokenizer: str
+) -> Iterator[str]:
+    """The job's one run, opened or continued; marked failed when the block does not end well."""
+    run_id = track.open_run(
+        client,
+        recipe.track.experiment,
+        recipe.job_id,
+        recipe.name,
+        recipe.model_dump(mode="json"),
+    )
+    succeeded = False
+    try:
+        client.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
+        client.log_text(run_id, Tokenizer.load(tokenizer).to_json(), "tokenizer.json")
+        track.log_corpus(client, run_id, corpora.train, "train")
+        track.log_corpus(client, run_id, corpora.validation, "validation")
+        yield run_id
+        succeeded = True
+    finally:
+        track.close_run(client, run_id, succeeded)
+
+
+def _best(plan: TrainingPlan, state: TrainingState) -> Best:
+    """The average where it was kept, which is where it was better; else the best checkpoint."""
+    if state.step in plan.averages.steps():
+        return Best(f"{plan.folder}/averages", state.step)
+    assert state.best is not None, "the last step is always validated"
+    return Best(f"{plan.folder}/checkpoints", state.best.step)
+
+
+def _finish(
+    recipe: Recipe, plan: TrainingPlan, state: TrainingState, best: Best, corpora: Corpora
+) -> dict[str, Any]:
+    """Score the best weights as anyone will who loads them, and register what was scored.
+
+    Runs as a task of its own, so that it gets a GPU where the workers had one.
+    """
+    client = track.connect(plan.tracking_uri)
+    torch.set_num_threads(os.cpu_count() or 1)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        CheckpointStore(best.store).fetch(best.step, folder)
+        for name in ("optimizer.safetensors", "state.json", "checksums.json"):
+            (folder / name).unlink()  # the registered model is what it takes to translate
+        pairs = corpora.validation.head(None)
+        digest = write_evaluation_set(folder, pairs)
+        translator = Translator.load(folder)
+        scores = evaluate(translator, pairs, recipe.evaluate)
+        _log_final(client, recipe, plan, scores, pairs, translator)
+        version = registry.register(
+            plan.run_id, str(folder), recipe.model_name, scores, digest, recipe.evaluate
+        )
+    return _result(recipe, plan, state, best, scores, version)
+
+
+def _log_final(
+    client: MlflowClient,
+    recipe: Recipe,
+    plan: TrainingPlan,
+    scores: Scores,
+    pairs: list[tuple[str, str]],
+    translator: Translator,
+) -> None:
+    """The final scores, and what there is to look at."""
+    client.log_metric(plan.run_id, "evaluation/bleu", scores.bleu)
+    client.log_metric(plan.run_id, "evaluation/chrf", scores.chrf)
+    for metric, signature in scores.signatures.items():
+        client.set_tag(plan.run_id, f"heliograph.signature.{metric}", signature)
+    samples = [
+        track.Sample(source, reference, translation)
+        for (source, reference), translation in zip(pairs, scores.hypotheses, strict=True)
+    ]
+    track.log_samples(client, plan.run_id, samples[: recipe.track.samples])
+    track.log_attention(
+        client, plan.run_id, translator, samples[: recipe.track.attention_sentences]
+    )
+    track.log_curves(client, plan.run_id, CURVES)
+
+
+def _result(
+    recipe: Recipe,
+    plan: TrainingPlan,
+    state: TrainingState,
+    best: Best,
+    scores: Scores,
+    version: int,
+) -> dict[str, Any]:
+    total, name = state.total, recipe.model_name
+    assert state.latest is not None, "the last step is always validated"
+    return {
+        "run_id": plan.run_id,
+        "experiment": recipe.track.experiment,
+        "checkpoint": f"{best.store}/step-{best.step:08d}",
+        "steps": state.step,
+        "model": {"name": name, "version": version, "uri": f"models:/{name}/{version}"},
+        "metrics": {
+            "valid/bleu": scores.bleu,
+            "valid/chrf": scores.chrf,
+            "valid/loss": (state.best or state.latest).loss,
+            "train/target_tokens_per_second": total.target_tokens / total.seconds,
+            "train/padding": total.padding / total.positions,
+            "train/data_wait": total.wait,
+            "train/seconds": total.seconds,
+        },
+    }
+
+
+def _finished_result(client: MlflowClient, recipe: Recipe) -> dict[str, Any] | None:
+    """What the job came to, if it ended well before."""
+    run_id = track.find_run(client, recipe.track.experiment, recipe.job_id)
+    if run_id is None:
+        return None
+    text = client.get_run(run_id).data.tags.get(RESULT_TAG)
+    return json.loads(text) if text else None

@@ -1,0 +1,52 @@
+"""The training plan: what the driver decides and every worker follows."""
+
+from dataclasses import dataclass
+
+from pipeline import recipe
+from pipeline.checkpoint import CheckpointStore, TrainingState
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What the workers need to know; folders and files are on storage that every node reaches."""
+
+    folder: str
+    """The job's own: its checkpoints are below."""
+    corpus: str
+    validation_corpus: str
+    tokenizer: str
+    seed: int
+    model: recipe.Model
+    batches: recipe.Batches
+    train: recipe.Train
+    validation: recipe.Validation
+    log_every_steps: int
+    threads: int | None
+    recipe_yaml: str
+    """Kept with each checkpoint."""
+    tracking_uri: str
+    run_id: str
+
+    @property
+    def checkpoints(self) -> CheckpointStore:
+        return CheckpointStore(f"{self.folder}/checkpoints")
+
+    @property
+    def averages(self) -> CheckpointStore:
+        """Where the mean of the last checkpoints is kept, under the last one's step."""
+        return CheckpointStore(f"{self.folder}/averages")
+
+    def is_finished(self, state: TrainingState) -> bool:
+        """Whether a job in this state has no step left to take."""
+        patience = self.validation.patience
+        return (
+            (self.train.steps is not None and state.step >= self.train.steps)
+            or (self.train.epochs is not None and state.position.epoch >= self.train.epochs)
+            or (patience is not None and state.validations_without_better >= patience)
+        )
+
+    def share_done(self, state: TrainingState, epochs_done: float) -> float:
+        """How much of the job is done, 0 to 1, by whichever limit is nearer."""
+        by_steps = state.step / self.train.steps if self.train.steps else 0.0
+        by_epochs = epochs_done / self.train.epochs if self.train.epochs else 0.0
+        return min(1.0, max(by_steps, by_epochs))

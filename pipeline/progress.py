@@ -1,0 +1,117 @@
+"""One line that says where training is, how fast, and how long it will take.
+
+Rank 0 posts to a small actor without waiting; a thread of the driver draws what it finds there.
+Ray's own way, workers' output copied to the driver with a prefix a line, drowns what matters.
+"""
+
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands.
+
+    Args:
+        done: share of the whole job that is done, 0 to 1.
+        loss: nats per target token, of the last logged step.
+        bleu: of the last validation.
+        tokens_per_second: target tokens, all workers together.
+    """
+
+    step: int
+    done: float
+    loss: float
+    bleu: float | None
+    tokens_per_second: float
+
+    def line(self, seconds_left: float | None) -> str:
+        parts = [
+            f"{self.done:4.0%}",
+            f"step {self.step}",
+            f"loss {self.loss:.3f}",
+            f"BLEU {self.bleu:.1f}" if self.bleu is not None else "BLEU -",
+            f"{self.tokens_per_second:,.0f} tokens/s",
+        ]
+        if seconds_left is not None:
+            minutes, seconds = divmod(int(seconds_left), 60)
+            parts.append(f"{minutes}:{seconds:02d} left")
+        return " · ".join(parts)
+
+
+class ProgressBoard:
+    """Holds the newest progress, and messages until they were read; an actor, see `open_board`."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._messages: list[str] = []
+
+    def post(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def say(self, message: str) -> None:
+        self._messages.append(message)
+
+    def read(self) -> tuple[Progress | None, list[str]]:
+        messages, self._messages = self._messages, []
+        return self._progress, messages
+
+
+def open_board() -> Any:
+    """A board that every worker can post to; it holds no CPU that training could use."""
+    return ray.remote(num_cpus=0)(ProgressBoard).remote()
+
+
+class ProgressLine:
+    """Draws the board on standard error while its `with` block runs.
+
+    On a terminal one line is rewritten twice a second; elsewhere one is printed every 20 seconds.
+    """
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._draw, name="progress-line", daemon=True)
+        self._terminal = sys.stderr.isatty()
+        self._first: tuple[float, float] | None = None
+
+    def __enter__(self) -> "ProgressLine":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(timeout=5)
+
+    def _draw(self) -> None:
+        printed = 0.0
+        while not self._ended.wait(0.5):
+            try:
+                progress, messages = ray.get(self._board.read.remote(), timeout=10)
+            except Exception:  # a lost board costs the line, never the training
+                continue
+            for message in messages:
+                print(f"\r\033[K{message}" if self._terminal else message, file=sys.stderr)
+            if progress is None:
+                continue
+            line = progress.line(self._seconds_left(progress))
+            if self._terminal:
+                print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+            elif time.monotonic() - printed > 20:
+                print(line, file=sys.stderr, flush=True)
+                printed = time.monotonic()
+        if self._terminal:
+            print(file=sys.stderr)
+
+    def _seconds_left(self, progress: Progress) -> float | None:
+        """From the pace since this process first saw the job, so that a resume does not mislead."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, progress.done)
+        since, done = now - self._first[0], progress.done - self._first[1]
+        return since * (1 - progress.done) / done if done > 0 and since > 5 else None

@@ -1,0 +1,59 @@
+"""Training: Ray Train places the workers, restarts them after a failure, and feeds them batches."""
+
+import time
+from functools import partial
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from pipeline.batches import step_stream, stream_config
+from pipeline.checkpoint import TrainingState
+from pipeline.corpus import Corpus
+from pipeline.plan import TrainingPlan
+from pipeline.worker import training_loop
+
+
+def train(
+    plan: TrainingPlan, scaling: ScalingConfig, max_failures: int, board: Any
+) -> TrainingState:
+    """Train to the end of the plan, from its newest checkpoint if it has one.
+
+    Raises:
+        ray.train.TrainingFailedError: the workers failed more than `max_failures` times.
+    """
+    state = plan.checkpoints.newest_state()
+    if plan.is_finished(state):
+        return state
+    trainer = TorchTrainer(
+        partial(training_loop, plan, board),
+        scaling_config=scaling,
+        run_config=RunConfig(
+            # Ray Train would resume a run of the same name by itself; ours resumes by its own
+            # checkpoints, so each start is a new run to Ray.
+            name=f"attempt-{time.time_ns()}",
+            storage_path=f"{plan.folder}/ray",
+            failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=3),
+            logging_config=LoggingConfig("ERROR"),
+        ),
+        # Called at each start of the workers: the stream begins where the newest checkpoint stands.
+        datasets={"steps": partial(_remaining_steps, plan, scaling.num_workers)},
+        dataset_config=stream_config(),
+    )
+    result = trainer.fit()
+    return TrainingState.from_json(result.return_value)
+
+
+def _remaining_steps(plan: TrainingPlan, world_size: int) -> ray.data.Dataset:
+    state = plan.checkpoints.newest_state()
+    return step_stream(
+        Corpus.load(plan.corpus),
+        plan.tokenizer,
+        plan.batches,
+        seed=plan.seed,
+        epochs=plan.train.epochs,
+        world_size=world_size,
+        start=state.position,
+        max_steps=plan.train.steps - state.step if plan.train.steps is not None else None,
+    )

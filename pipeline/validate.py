@@ -1,0 +1,61 @@
+"""Loss and BLEU on the validation set, each rank computing a share and all ranks knowing both."""
+
+import json
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+
+from model import SmoothedLoss, Transformer
+from pipeline import recipe
+from pipeline.batches import validation_batches
+from pipeline.evaluate import Scores, score
+from pipeline.tokenizer import Tokenizer
+from pipeline.translate import Translator
+
+Pairs = Sequence[tuple[str, str]]
+
+
+@torch.no_grad()
+def validation_loss(
+    model: Transformer, tokenizer: Tokenizer, pairs: Pairs, tokens_per_micro_batch: int
+) -> float:
+    """Nats per target token over all pairs, without label smoothing."""
+    device = next(model.parameters()).device
+    unsmoothed = SmoothedLoss(model, 0.0)
+    batches = validation_batches(pairs, tokenizer, tokens_per_micro_batch)
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    for batch in batches[dist.get_rank() :: dist.get_world_size()]:
+        batch = batch.to(device)
+        loss, tokens = unsmoothed(batch.source, batch.target_in, batch.target_out)
+        sums += torch.stack([loss.double(), tokens.double()])
+    dist.all_reduce(sums)
+    return float(sums[0] / sums[1])
+
+
+def validation_scores(model: Transformer, tokenizer: Tokenizer, pairs: Pairs, beam: int) -> Scores:
+    """BLEU and chrF of all pairs."""
+    device = next(model.parameters()).device
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    translator = Translator(model, tokenizer, device)
+    share = [source for source, _ in pairs[rank::world_size]]
+    translations = translator.translate(share, recipe.Evaluate(beam=beam))
+    hypotheses = [""] * len(pairs)
+    for other, texts in enumerate(gather_texts(translations, device)):
+        hypotheses[other::world_size] = texts
+    return score(hypotheses, [target for _, target in pairs])
+
+
+def gather_texts(texts: Sequence[str], device: torch.device) -> list[list[str]]:
+    """Every rank's texts, on every rank. As JSON in tensors: nothing is pickled."""
+    payload = torch.frombuffer(bytearray(json.dumps(list(texts)).encode()), dtype=torch.uint8)
+    sizes = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(payload)], device=device))
+    padded = torch.zeros(max(int(size) for size in sizes), dtype=torch.uint8, device=device)
+    padded[: len(payload)] = payload
+    gathered = [torch.zeros_like(padded) for _ in sizes]
+    dist.all_gather(gathered, padded)
+    return [
+        json.loads(bytes(data[: int(size)].cpu().numpy()))
+        for data, size in zip(gathered, sizes, strict=True)
+    ]
