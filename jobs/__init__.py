@@ -1,1 +1,1 @@
-"""The commands: `heliograph VERB`, or `python -m jobs.VERB`. Each parses, calls pipeline, answers."""
+"""The commands, `heliograph VERB` or `python -m jobs.VERB`: each parses, calls, answers."""

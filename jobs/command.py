@@ -1,10 +1,11 @@
 """What all commands share: the exit codes, errors in one line, --json and --debug.
 
-A verb is a function decorated with `command`. It parses, calls the pipeline and returns an `Answer`;
-everything else about talking to people and scripts is here.
+A verb is a function decorated with `command`. It parses, calls the pipeline and returns an
+`Answer`; everything else about talking to people and scripts is here.
 """
 
 import functools
+import inspect
 import json
 import logging
 import os
@@ -13,13 +14,11 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.errors import RequestError
-from pipeline.model_uri import check_model
 
 DONE, FAILED, REQUEST_WAS_WRONG, GATE_SAID_NO, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -52,17 +51,20 @@ class Answer:
 
 
 def command(verb: Callable[..., Answer]) -> Callable[..., None]:
-    """Run a verb, print its answer, and leave with the exit code that fits.
+    """Give a verb the options --json and --debug, print its answer, leave with its exit code.
 
-    The verb's function has the parameters `as_json` and `debug`, so that --help lists them.
+    A verb that wants to know the options itself declares `as_json` and `debug`.
     """
+    signature = inspect.signature(verb)
+    own = set(signature.parameters)
 
     @functools.wraps(verb)
     def run(as_json: bool, debug: bool, **arguments: Any) -> None:
         if not debug:
             mute_libraries()
+        options = {"as_json": as_json, "debug": debug}
         try:
-            answer = verb(as_json=as_json, debug=debug, **arguments)
+            answer = verb(**arguments, **{name: options[name] for name in options if name in own})
         except (BrokenPipeError, typer.Exit, typer.TyperException):
             raise  # typer knows what to say: the reader went away, --help, a wrong argument
         except KeyboardInterrupt:
@@ -78,9 +80,18 @@ def command(verb: Callable[..., Answer]) -> Callable[..., None]:
             print(json.dumps(answer.result, ensure_ascii=False), flush=True)
         raise typer.Exit(answer.exit_code)
 
+    added = [option for option in _OPTIONS if option.name not in own]
+    parameters = [*signature.parameters.values(), *added]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
 
 
+_OPTIONS = [
+    inspect.Parameter(
+        name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=False, annotation=option
+    )
+    for name, option in (("as_json", AsJson), ("debug", Debug))
+]
 _HINT = "(run again with --debug for the traceback)"
 
 
@@ -108,13 +119,6 @@ def _report(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     print(f"heliograph: error: {message}", file=sys.stderr, flush=True)
-
-
-def check_model_argument(model: str) -> None:
-    """Say so before torch and MLflow are loaded when MODEL is misspelt or not in a local store."""
-    # As pipeline.track.tracking_uri, which cannot be asked without loading MLflow.
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-    check_model(model, uri)
 
 
 def mute_libraries() -> None:

@@ -2,14 +2,14 @@
 
 from importlib.resources import as_file, files
 
-from jobs.command import Answer, AsJson, Debug, Overrides, command, run_alone
+from jobs.command import Answer, Overrides, command, run_alone
 from jobs.evaluate import describe_scores
 from jobs.train import describe_result, run
 from pipeline.recipe import load_recipe
 
 
 @command
-def demo(overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False) -> Answer:
+def demo(overrides: Overrides = None) -> Answer:
     """Train, register and promote a model on the embedded corpus, then use it."""
     with as_file(files("recipes") / "demo.yaml") as path:
         recipe = load_recipe(path, overrides)

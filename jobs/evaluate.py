@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from jobs.command import Answer, AsJson, Debug, Model, check_model_argument, command, run_alone
+from jobs.command import Answer, Model, command, run_alone
+from pipeline.model_uri import check_model
 
 DataLocation = Annotated[
     str | None,
@@ -27,12 +28,10 @@ def evaluate(
     source: SourceColumn = "source",
     target: TargetColumn = "target",
     split: Split = "validation",
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> Answer:
     """Score a model by beam search, as it was set at training."""
     location: Any = yaml.safe_load(data) if data else None
-    check_model_argument(model)
+    check_model(model)  # at once: what follows loads torch and MLflow
     from pipeline.use import evaluate_model
 
     scores = evaluate_model(model, location, source=source, target=target, split=split)
@@ -41,7 +40,9 @@ def evaluate(
 
 def describe_scores(scores: dict[str, Any]) -> str:
     """Scores with what is needed to compare them with others'."""
-    lines = [f"BLEU {scores['bleu']:.2f}  chrF {scores['chrf']:.2f}  {scores['sentences']} sentences"]
+    lines = [
+        f"BLEU {scores['bleu']:.2f}  chrF {scores['chrf']:.2f}  {scores['sentences']} sentences"
+    ]
     lines += [f"  {metric}: {signature}" for metric, signature in scores["signatures"].items()]
     return "\n".join(lines)
 

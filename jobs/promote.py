@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.command import DONE, GATE_SAID_NO, Answer, AsJson, Debug, command, run_alone
+from jobs.command import DONE, GATE_SAID_NO, Answer, command, run_alone
 from pipeline.recipe import Registry
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")]
@@ -15,16 +15,11 @@ Version = Annotated[
 Margin = Annotated[
     float, typer.Option(help="BLEU points by which it must beat the champion.", min=0.0)
 ]
+DEFAULT_MARGIN = Registry().margin
 
 
 @command
-def promote(
-    name: Name,
-    version: Version = None,
-    margin: Margin = Registry().margin,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> Answer:
+def promote(name: Name, version: Version = None, margin: Margin = DEFAULT_MARGIN) -> Answer:
     """Make a version the champion, if it is better than the present one by the margin.
 
     Exit code 3 when it is not.

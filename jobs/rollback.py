@@ -2,12 +2,12 @@
 
 from dataclasses import asdict
 
-from jobs.command import DONE, GATE_SAID_NO, Answer, AsJson, Debug, command, run_alone
+from jobs.command import DONE, GATE_SAID_NO, Answer, command, run_alone
 from jobs.promote import Name
 
 
 @command
-def rollback(name: Name, as_json: AsJson = False, debug: Debug = False) -> Answer:
+def rollback(name: Name) -> Answer:
     """Make the version that was champion before the champion again.
 
     Exit code 3 when there was none.

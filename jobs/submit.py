@@ -1,4 +1,4 @@
-"""`heliograph submit VERB …`: any verb as a job on a Ray cluster, its log here, its exit code ours."""
+"""`heliograph submit VERB …`: any verb as a job on a Ray cluster; its log and code are ours."""
 
 import asyncio
 import importlib
@@ -36,9 +36,7 @@ PASSED_ON = (
 Verb = Annotated[str, typer.Argument(metavar="VERB", help=", ".join(VERBS))]
 VerbArguments = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="ARGUMENTS", help="As the verb takes them; `--` before its --help."
-    ),
+    typer.Argument(metavar="ARGUMENTS", help="As the verb takes them; `--` before its --help."),
 ]
 Address = Annotated[
     str | None,
@@ -188,13 +186,13 @@ async def _write_from(
 
 
 def exit_code(details: "JobDetails") -> int:
-    """A job's exit code: its driver's; 128 + n after signal n, as shells say it; 1 if it has none."""
+    """A job's exit code: its driver's; 128 + n after signal n, as shells have it; else 1."""
     code = details.driver_exit_code
     if str(details.status) == "SUCCEEDED":
         return 0
     if code is None or code == 0:
         return FAILED  # stopped, or it never started
-    return code if code > 0 else 128 - code
+    return int(code) if code > 0 else 128 - int(code)
 
 
 if __name__ == "__main__":

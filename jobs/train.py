@@ -1,19 +1,17 @@
-"""`heliograph train RECIPE [key.path=value …]`: one job, from tokenizer to registered challenger."""
+"""`heliograph train RECIPE [key.path=value …]`: one job, from tokenizer to challenger."""
 
 from typing import Annotated, Any
 
 import typer
 
-from jobs.command import Answer, AsJson, Debug, Overrides, command, run_alone
+from jobs.command import Answer, Overrides, command, run_alone
 from pipeline.recipe import Recipe, load_recipe
 
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file; see recipes/.")]
 
 
 @command
-def train(
-    recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False, debug: Debug = False
-) -> Answer:
+def train(recipe: RecipePath, overrides: Overrides = None) -> Answer:
     """Run one training job, from tokenizer to registered challenger.
 
     The same recipe is the same job: started again, it goes on where it was, in the same MLflow run.

@@ -4,20 +4,27 @@ import sys
 from collections.abc import Iterator
 from queue import Queue
 from threading import Thread
-from typing import Annotated, TextIO
+from typing import Annotated, Literal, TextIO
 
 import typer
+import yaml
 
-from jobs.command import Answer, AsJson, Debug, Model, check_model_argument, command, run_alone
+from jobs.command import Answer, Model, command, run_alone
 from jobs.evaluate import SourceColumn, Split
 from pipeline.errors import RequestError
+from pipeline.model_uri import check_model
 
 Input = Annotated[
     str | None,
-    typer.Option("--input", help="A data set to translate with Ray Data, instead of standard input."),
+    typer.Option(
+        "--input", help="A data set to translate with Ray Data, instead of standard input."
+    ),
 ]
 Output = Annotated[
     str | None, typer.Option("--output", help="The folder for its translations, as Parquet.")
+]
+KeptColumn = Annotated[
+    str | None, typer.Option("--target", help="A column to keep beside it, such as a reference.")
 ]
 
 
@@ -27,9 +34,8 @@ def translate(
     input_location: Input = None,
     output_folder: Output = None,
     source: SourceColumn = "source",
+    target: KeptColumn = None,
     split: Split = "test",
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> Answer:
     """Translate each line of standard input, or a data set.
 
@@ -37,19 +43,20 @@ def translate(
     """
     if (input_location is None) != (output_folder is None):
         raise RequestError("--input and --output belong together: give both, or neither")
-    check_model_argument(model)
+    check_model(model)  # at once: what follows loads torch and MLflow
     if input_location and output_folder:
         from pipeline.translate_dataset import translate_dataset
 
-        rows = translate_dataset(
-            model, input_location, output_folder, source=source, split=split
-        )
+        location = yaml.safe_load(input_location)
+        rows = translate_dataset(model, location, output_folder, source, target, split)
         return Answer(f"{rows} rows in {output_folder}", {"rows": rows, "output": output_folder})
-    # Lines end in \n alone, on every platform: other separators are part of a sentence.
-    text = {"encoding": "utf-8", "newline": "\n", "closefd": False}
-    with open(sys.stdin.fileno(), **text) as lines_in, open(sys.stdout.fileno(), "w", **text) as out:
-        lines = translate_stream(model, lines_in, out)
-    return Answer("", {"sentences": lines})
+    with _lines(sys.stdin, "r") as lines_in, _lines(sys.stdout, "w") as lines_out:
+        return Answer("", {"sentences": translate_stream(model, lines_in, lines_out)})
+
+
+def _lines(stream: TextIO, mode: Literal["r", "w"]) -> TextIO:
+    """Lines that end in \\n alone, on every platform: other separators are part of a sentence."""
+    return open(stream.fileno(), mode, encoding="utf-8", newline="\n", closefd=False)
 
 
 def translate_stream(model: str, source: TextIO, target: TextIO) -> int:
@@ -61,7 +68,7 @@ def translate_stream(model: str, source: TextIO, target: TextIO) -> int:
     for lines in waiting_lines(source):
         for translation in translator.translate(lines, settings):
             # One line in, one line out, whatever the model says.
-            target.write(" ".join(translation.splitlines()) + "\n")
+            target.write(translation.replace("\n", " ").replace("\r", " ") + "\n")
         target.flush()
         count += len(lines)
     return count
@@ -94,12 +101,13 @@ def waiting_lines(stream: TextIO, at_most: int = 1024) -> Iterator[list[str]]:
 
 
 def _read_into(stream: TextIO, queue: "Queue[str | Exception | None]") -> None:
-    number = 0
+    count = 0
     try:
-        for number, line in enumerate(stream, start=1):
+        for line in stream:
             queue.put(line.rstrip("\r\n"))
+            count += 1
     except UnicodeDecodeError as error:
-        queue.put(RequestError(f"standard input is not UTF-8 after line {number}: {error.reason}"))
+        queue.put(RequestError(f"standard input is not UTF-8 after line {count}: {error.reason}"))
     else:
         queue.put(None)
 

@@ -155,7 +155,8 @@ for name in sys.argv[1:]:
 after = dict(os.environ), list(logging.root.handlers), logging.root.level
 # pyarrow, matplotlib and others may set variables of their own; ours are named here.
 changed = {key for key in before[0] | after[0] if before[0].get(key) != after[0].get(key)}
-print(sorted(key for key in changed if key.startswith(("RAY_", "MLFLOW_", "HF_", "TOKENIZERS_", "OMP_"))))
+ours = ("RAY_", "MLFLOW_", "HF_", "TOKENIZERS_", "OMP_")
+print(sorted(key for key in changed if key.startswith(ours)))
 print(before[1:] == after[1:])
 print(sorted(os.listdir(".")))
 """
@@ -167,7 +168,12 @@ def test_nothing_happens_at_import(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", IMPORT_EVERYTHING, *modules],
         cwd=tmp_path,
-        env={"PATH": "", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": "/dev/null"},
+        env={
+            "PATH": "",
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+            "MPLCONFIGDIR": "/dev/null",
+        },
         capture_output=True,
         text=True,
         timeout=120,

@@ -19,12 +19,12 @@ WITH_LIBRARIES = 12.0
 TRAIN = ("train", "recipe.yaml")
 
 MISTAKES = {
-    "no recipe": (("train", "recpie.yaml"), "'recpie.yaml' is not there", SOON),
-    "mistyped key": ((*TRAIN, "model.widht=4"), "model.widht: unknown key; did you mean 'width'?", SOON),
-    "mistyped section": ((*TRAIN, "modle.width=4"), "modle: unknown key; did you mean 'model'?", SOON),
+    "no recipe": (("train", "recpie.yaml"), "recipe 'recpie.yaml' does not exist", SOON),
+    "mistyped key": ((*TRAIN, "model.widht=4"), "unknown key; did you mean 'width'?", SOON),
+    "mistyped section": ((*TRAIN, "modle.width=4"), "unknown key; did you mean 'model'?", SOON),
     "wrong type": ((*TRAIN, "train.steps=many"), "train.steps: 'many'", SOON),
     "out of range": ((*TRAIN, "model.dropout=1.5"), "model.dropout: 1.5", SOON),
-    "no override": ((*TRAIN, "train.steps"), "must read section.key=value", SOON),
+    "no override": ((*TRAIN, "train.steps"), "'train.steps' must read", SOON),
     "missing file": ((*TRAIN, "data.train=missing.parquet"), "missing.parquet", SOON),
     "unknown suffix": ((*TRAIN, "data.train=pairs.docx"), "pairs.docx", SOON),
     "missing column": ((*TRAIN, "data.train=pairs.parquet", "data.source=fr"), "'fr'", SOON),
@@ -88,7 +88,7 @@ def test_debug_shows_the_traceback(heliograph: Command) -> None:
         (("trian", "recipe.yaml"), "No such command 'trian'. Did you mean 'train'"),
         (("train",), "Missing argument 'RECIPE'"),
         (("train", "recipe.yaml", "--jsn"), "No such option: --jsn"),
-        (("promote", "name", "--version", "latest"), "'latest'"),
+        (("promote", "name", "--version", "latest"), "Invalid value for '--version'"),
         (("submit", "promote"), "Missing argument 'NAME'"),
         (("submit", "promote", "name", "--margni", "1"), "No such option: --margni"),
     ],

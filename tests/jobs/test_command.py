@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from typer.testing import CliRunner, Result
 
-from jobs.command import Answer, AsJson, Debug, application, check_model_argument, command
+from jobs.command import Answer, application, command
 from pipeline.errors import RequestError
 from tests.jobs.conftest import ROOT
 
@@ -23,7 +22,7 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(behave: Callable[[], Answer], *words: str) -> Result:
     @command
-    def verb(as_json: AsJson = False, debug: Debug = False) -> Answer:
+    def verb() -> Answer:
         return behave()
 
     return CliRunner().invoke(application(verb), list(words))
@@ -57,9 +56,17 @@ def test_the_verb_chooses_the_exit_code() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (RequestError("train.steps: 'many'\n  is no number"), 2, "train.steps: 'many' is no number"),
+        (
+            RequestError("train.steps: 'many'\n  is no number"),
+            2,
+            "train.steps: 'many' is no number",
+        ),
         (OSError("disk full"), 1, "OSError: disk full (run again with --debug for the traceback)"),
-        (RuntimeError("one\ntwo"), 1, "RuntimeError: one (run again with --debug for the traceback)"),
+        (
+            RuntimeError("one\ntwo"),
+            1,
+            "RuntimeError: one (run again with --debug for the traceback)",
+        ),
         (AssertionError(), 1, "AssertionError (run again with --debug for the traceback)"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
@@ -129,18 +136,3 @@ def test_libraries_are_muted_unless_the_user_has_said_otherwise() -> None:
         check=True,
     )
     assert done.stdout.split() == ["true", "1", "False", str(logging.ERROR)]
-
-
-@pytest.mark.parametrize("uri", [None, "sqlite:////somewhere/else.db"])
-def test_the_store_that_is_looked_into_is_the_one_that_is_tracked_to(
-    uri: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipeline.track import tracking_uri
-
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    if uri:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    with pytest.raises(RequestError) as caught:
-        check_model_argument("models:/nobody@champion")
-    assert tracking_uri() in str(caught.value)
-    assert "MLFLOW_TRACKING_URI" not in os.environ or uri

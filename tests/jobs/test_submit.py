@@ -74,16 +74,15 @@ def test_logs_and_exit_codes(address: str, folder: Path) -> None:
     ]
     client.stop_job(jobs[3])
     logs: list[list[str]] = [[] for _ in jobs]
-    ends = [
-        follow(client, job, log.append, pause=0.2) for job, log in zip(jobs, logs, strict=True)
-    ]
+    ends = [follow(client, job, log.append, pause=0.2) for job, log in zip(jobs, logs, strict=True)]
     assert [exit_code(details) for details in ends] == [0, 3, 128 + 9, 1]
     lines = "".join(logs[0]).splitlines()
     assert lines[-2001:] == [*(f"{number} ü" for number in range(2000)), "recipe.yaml"]
 
 
+@pytest.mark.usefixtures("folder")
 def test_a_mistake_on_the_cluster_is_exit_code_2(
-    address: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What only the cluster can see, a file that it does not have, ends like a mistake here."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -136,17 +135,17 @@ class BreakingClient:
     def __init__(self, chunks: list[str], stop_after: Callable[[], int]) -> None:
         self.chunks, self.stop_after, self.asked = chunks, stop_after, 0
 
-    async def tail_job_logs(self, job: str):  # type: ignore[no-untyped-def]
+    async def tail_job_logs(self, _job: str):  # type: ignore[no-untyped-def]
         for chunk in self.chunks[: self.stop_after()]:
             yield chunk
         if self.asked % 2:
             raise RuntimeError("WebSocket connection closed unexpectedly")
 
-    def get_job_info(self, job: str) -> "Details":
+    def get_job_info(self, _job: str) -> "Details":
         self.asked += 1
         return Details(Status("SUCCEEDED" if self.asked == 3 else "RUNNING"))
 
-    def get_job_logs(self, job: str) -> str:
+    def get_job_logs(self, _job: str) -> str:
         return "".join(self.chunks)
 
 
@@ -171,8 +170,7 @@ def test_the_result_is_the_last_line_of_the_log() -> None:
         assert log.result() is None
 
 
-def test_a_relative_storage_is_remarked_on(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("folder")
+def test_a_relative_storage_is_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:
     check_request("train", ["recipe.yaml", "storage=here"])
     assert "storage 'here' is relative" in capsys.readouterr().err
