@@ -227,9 +227,10 @@ def _split_of_dataset(
                 path, data.configuration, revision=revision, cache_dir=cache
             )
         except Exception as error:  # `datasets` raises many kinds for what is not as it should be
-            raise RequestError(
-                f"{path!r} cannot be read as a dataset: {' '.join(str(error).split())}"
-            ) from error
+            reason = " ".join(str(error).split())
+            if isinstance(error, ValueError) and "onfig" in reason:
+                raise RequestError(f"data.configuration: {path!r}: {reason}") from error
+            raise RequestError(f"{path!r} cannot be read as a dataset: {reason}") from error
     splits = {str(name): list(files) for name, files in (builder.config.data_files or {}).items()}
     if split not in splits:
         raise RequestError(f"{path!r} has no split {split!r}; {did_you_mean(split, splits)}")
