@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from jobs.command import DONE, GATE_SAID_NO, Answer, command, run_alone
+from pipeline.model_uri import check_model
 from pipeline.recipe import Registry
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")]
@@ -24,6 +25,8 @@ def promote(name: Name, version: Version = None, margin: Margin = DEFAULT_MARGIN
 
     Exit code 3 when it is not.
     """
+    if version is not None:
+        check_model(f"models:/{name}/{version}")  # at once: what follows loads torch and MLflow
     from pipeline import registry
 
     decision = registry.promote(name, version, margin)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from jobs.command import DONE, GATE_SAID_NO, Answer, command, run_alone
 from jobs.promote import Name
+from pipeline.model_uri import check_model
 
 
 @command
@@ -12,6 +13,7 @@ def rollback(name: Name) -> Answer:
 
     Exit code 3 when there was none.
     """
+    check_model(f"models:/{name}@champion")  # at once: what follows loads torch and MLflow
     from pipeline import registry
 
     decision = registry.rollback(name)
