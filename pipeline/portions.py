@@ -1,0 +1,183 @@
+"""One window's steps as Arrow rows: made by a Ray task, eaten by the training workers.
+
+A row is a portion: a few consecutive steps, and of these one rank's micro-batches. A step in which
+a rank has no micro-batch is in its portion all the same, and every rank's portions hold the same
+steps.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline import recipe
+from pipeline.corpus import Corpus
+from pipeline.tokenizer import Tokenizer
+from pipeline.windows import Numbers, cut_window, deal, pieces_of, window_count
+
+STEPS_PER_PORTION = 8
+"""Few enough that a row is well under a megabyte, many enough that rows are not the cost."""
+
+_ROWS_PER_CALL = 2048
+
+SCHEMA = pa.schema(
+    [
+        # The place of the portion in the step list, for the worker to check.
+        *((name, pa.int64()) for name in ("epoch", "window", "first_step", "steps")),
+        *((name, pa.int64()) for name in ("rank", "world_size")),
+        *((name, pa.int64()) for name in ("steps_in_window", "windows_in_epoch")),
+        ("too_many_tokens", pa.int64()),  # pairs of the window that are in no step
+        ("last", pa.bool_()),  # whether the stream ends here
+        # For each step: the target tokens of all ranks, and the micro-batches of this one.
+        ("step_target_tokens", pa.list_(pa.int64())),
+        ("step_micro_batches", pa.list_(pa.int32())),
+        # For each micro-batch, then for each pair, then for each token. No special tokens.
+        ("micro_batch_pairs", pa.list_(pa.int32())),
+        ("pairs", pa.list_(pa.int64())),
+        ("source_lengths", pa.list_(pa.int32())),
+        ("target_lengths", pa.list_(pa.int32())),
+        ("source_tokens", pa.list_(pa.int32())),
+        ("target_tokens", pa.list_(pa.int32())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences of token ids one behind the other."""
+
+    tokens: NDArray[np.int32]
+    lengths: Numbers
+
+    @classmethod
+    def encode(cls, tokenizer: Tokenizer, texts: Sequence[str] | pa.ChunkedArray) -> "Ragged":
+        """The texts' tokens, a few thousand texts at a time: encodings are large objects."""
+        parts, lengths = [], []
+        for start in range(0, len(texts), _ROWS_PER_CALL):
+            some = texts[start : start + _ROWS_PER_CALL]
+            ids = tokenizer.encode_batch(
+                some.to_pylist() if isinstance(some, pa.ChunkedArray) else some
+            )
+            lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
+            total = int(lengths[-1].sum())
+            parts.append(np.fromiter(chain.from_iterable(ids), np.int32, total))
+        return cls(
+            np.concatenate(parts or [np.empty(0, np.int32)]),
+            np.concatenate(lengths or [np.empty(0, np.int64)]),
+        )
+
+    def take(self, rows: Numbers) -> "Ragged":
+        """These sequences, in this order."""
+        lengths = self.lengths[rows]
+        starts = (np.cumsum(self.lengths) - self.lengths)[rows]
+        shifts = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        return Ragged(self.tokens[shifts + np.arange(lengths.sum())], lengths)
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """What the step list follows from, and among how many it is shared. Goes to each task."""
+
+    corpus: Corpus
+    tokenizer: str
+    """As JSON."""
+    batches: recipe.Batches
+    seed: int
+    world_size: int
+
+    @property
+    def windows_in_epoch(self) -> int:
+        return window_count(len(self.corpus.pieces), self.batches.window_pieces)
+
+
+def portions(
+    plan: WindowPlan, tokenizer: Tokenizer, epoch: int, window: int, start: int, last: bool
+) -> Iterator[pa.Table]:
+    """The window's steps from number `start` on, as one-row tables: for every STEPS_PER_PORTION
+    steps the portion of rank 0, of rank 1, and so on. A window without steps has one empty portion
+    per rank.
+
+    Raises:
+        RuntimeError: the window has fewer steps than `start`, so `start` is of another step list.
+    """
+    batches, seed = plan.batches, plan.seed
+    pieces = pieces_of(len(plan.corpus.pieces), batches.window_pieces, seed, epoch, window)
+    table = plan.corpus.read(pieces.tolist())
+    source, target = (Ragged.encode(tokenizer, table[side]) for side in ("source", "target"))
+    longest = np.maximum(source.lengths, target.lengths) + 1
+    steps = cut_window(
+        source.lengths + 1,
+        target.lengths + 1,
+        batches.tokens_per_micro_batch,
+        batches.tokens_per_step,
+        seed=seed,
+        epoch=epoch,
+        window=window,
+    )
+    if start > len(steps):
+        raise RuntimeError(
+            f"the position epoch {epoch}, window {window}, step {start} is not in the step list: "
+            f"the window has {len(steps)} steps; corpus, tokenizer, seed or batches have changed"
+        )
+    common = {
+        "epoch": epoch,
+        "window": window,
+        "world_size": plan.world_size,
+        "steps_in_window": len(steps),
+        "windows_in_epoch": plan.windows_in_epoch,
+        "too_many_tokens": int((longest > batches.tokens_per_micro_batch).sum()),
+    }
+    pairs = table["pair"].to_numpy()
+    for first in range(start, max(len(steps), start + 1), STEPS_PER_PORTION):
+        some = steps[first : first + STEPS_PER_PORTION]
+        shares = [_share_out(step, longest, plan.world_size) for step in some]
+        place = {
+            "first_step": first,
+            "steps": len(some),
+            "last": last and first + STEPS_PER_PORTION >= len(steps),
+            "step_target_tokens": [
+                sum(int(target.lengths[rows].sum()) + len(rows) for rows in step) for step in some
+            ],
+        }
+        for rank in range(plan.world_size):
+            mine = [share[rank] for share in shares]
+            contents = _contents(mine, pairs, source, target)
+            yield _one_row(common | place | {"rank": rank} | contents)
+
+
+def _share_out(step: list[Numbers], longest: Numbers, world_size: int) -> list[list[Numbers]]:
+    """For each rank its micro-batches of the step."""
+    costs = [len(rows) * int(longest[rows].max()) for rows in step]
+    return [[step[number] for number in share] for share in deal(costs, world_size)]
+
+
+def _contents(
+    steps: list[list[Numbers]], pairs: Numbers, source: Ragged, target: Ragged
+) -> dict[str, object]:
+    micro_batches = list(chain.from_iterable(steps))
+    rows = np.concatenate([*micro_batches, np.empty(0, np.int64)])
+    source, target = source.take(rows), target.take(rows)
+    return {
+        "step_micro_batches": [len(step) for step in steps],
+        "micro_batch_pairs": [len(rows) for rows in micro_batches],
+        "pairs": pairs[rows],
+        "source_lengths": source.lengths,
+        "target_lengths": target.lengths,
+        "source_tokens": source.tokens,
+        "target_tokens": target.tokens,
+    }
+
+
+def _one_row(values: dict[str, object]) -> pa.Table:
+    columns = []
+    for field in SCHEMA:
+        value = values[field.name]
+        if pa.types.is_list(field.type):
+            flat = pa.array(np.asarray(value, field.type.value_type.to_pandas_dtype()))
+            columns.append(pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), flat))
+        else:
+            columns.append(pa.array([value], field.type))
+    return pa.table(columns, schema=SCHEMA)

@@ -1,0 +1,129 @@
+"""The step list as one stream per rank, through Ray Data.
+
+One Ray task per window reads its pieces, tokenizes them, cuts the steps and deals them to the ranks
+(`windows` says how, `portions` what comes out). The stream of all epochs is one Ray Dataset, so
+there is no gap between epochs. `streaming_split` deals blocks to the ranks in turn when order is
+preserved and every block holds one row. That is behaviour of Ray and not a promise, so
+`batches.iterate_steps` checks each row.
+"""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.data import Dataset, Datasource, ExecutionOptions, ExecutionResources, ReadTask
+from ray.data.block import BlockMetadata
+
+from pipeline import recipe
+from pipeline.batches import Position
+from pipeline.corpus import Corpus
+from pipeline.portions import WindowPlan, portions
+from pipeline.tokenizer import Tokenizer
+
+_BYTES_PER_ROW = 256
+"""Of a tokenized pair, generously: what bounds the windows that are made in advance."""
+_SINGLE_WINDOWS = 256
+
+
+def step_stream(
+    corpus: Corpus,
+    tokenizer_path: str,
+    batches: recipe.Batches,
+    *,
+    seed: int,
+    epochs: int | None,
+    world_size: int,
+    start: Position,
+    max_steps: int | None,
+    cpus_per_task: float = 1.0,
+) -> Dataset:
+    """The step list from `start` on, for `streaming_split` with `stream_options` among
+    `world_size` consumers, each of which reads its split through `iterate_steps`.
+
+    It ends with the last of `epochs`, or not before `max_steps` steps; one of them must be set.
+    Nothing is read before it is consumed, and windows before `start` are never read.
+
+    Args:
+        cpus_per_task: what a task asks of Ray. At least this much must be left besides the training
+            workers, else the stream waits for ever.
+    """
+    text = Tokenizer.load(tokenizer_path).to_json()
+    plan = WindowPlan(corpus, text, batches, seed, world_size)
+    windows = plan.windows_in_epoch
+    ends = []
+    if epochs is not None:
+        ends.append(epochs * windows)
+    if max_steps is not None:
+        # An epoch has a step at least, unless no pair fits: then `iterate_steps` raises.
+        ends.append((start.epoch + max_steps + 1) * windows)
+    dataset = ray.data.read_datasource(
+        source := _Windows(plan, start, min(ends)),
+        num_cpus=cpus_per_task,
+        override_num_blocks=len(source.stretches),
+    )
+    context = dataset.context
+    context.execution_options = stream_options(batches)
+    context.target_max_block_size = 1  # a block is cut after each row
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    return dataset
+
+
+def stream_options(batches: recipe.Batches) -> ExecutionOptions:
+    """How a `step_stream` must be executed: in order, and not far ahead of training.
+
+    Ray Train takes these through its DataConfig and ignores those of the dataset.
+    """
+    window_bytes = batches.piece_rows * batches.window_pieces * _BYTES_PER_ROW
+    return ExecutionOptions(
+        preserve_order=True,
+        resource_limits=ExecutionResources.for_limits(object_store_memory=2 * window_bytes),
+    )
+
+
+class _Windows(Datasource):  # type: ignore[misc]
+    """Windows number `first` to `end` of all epochs; a task reads a stretch of them."""
+
+    def __init__(self, plan: WindowPlan, start: Position, end: int) -> None:
+        self.plan, self.start = plan, start
+        first = start.epoch * plan.windows_in_epoch + start.window
+        self.stretches = _stretches(first, max(end, first + 1))
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        return None  # known only when it has been tokenized
+
+    def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
+        plan = ray.put(self.plan)
+        end = self.stretches[-1].stop
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [
+            ReadTask(partial(_read_stretch, plan, stretch, self.start, end), unknown)
+            for stretch in self.stretches
+        ]
+
+
+def _stretches(first: int, end: int) -> list[range]:
+    """One window each at first, twice as many each time 256 stretches are full: a stream bounded by
+    steps is longer than needed by far, and its end must not cost anything."""
+    stretches: list[range] = []
+    while first < end:
+        size = 2 ** (len(stretches) // _SINGLE_WINDOWS)
+        stretches.append(range(first, min(first + size, end)))
+        first += size
+    return stretches
+
+
+def _read_stretch(
+    plan_ref: "ray.ObjectRef[WindowPlan]", stretch: range, start: Position, end: int
+) -> Iterator[pa.Table]:
+    # One core per task: Ray runs as many tasks as there are cores. This process is Ray's.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    plan = ray.get(plan_ref)
+    tokenizer = Tokenizer.from_json(plan.tokenizer)
+    for number in stretch:
+        epoch, window = divmod(number, plan.windows_in_epoch)
+        first_step = start.step if (epoch, window) == (start.epoch, start.window) else 0
+        yield from portions(plan, tokenizer, epoch, window, first_step, number == end - 1)
