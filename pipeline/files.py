@@ -78,7 +78,7 @@ def find_files(location: Location, data: Data, split: str) -> Files:
         filesystem, found = _existing(paths)
         identity = {"location": location, "split": split, "configuration": data.configuration}
         return _described([(path,) for path in found], filesystem, identity)
-    if _is_hub_name(location):
+    if _is_hub_name(location) and not os.path.exists(location):
         return _hub_files(location, data, split)
     return _plain_files([location])
 
@@ -92,8 +92,11 @@ def filesystem_of(location: str) -> tuple[FileSystem, str]:
     if location.startswith("hf://"):
         from huggingface_hub import HfFileSystem, constants, get_token
 
-        # Explicit, so that workers reach what the driver reaches, whatever their environment.
-        hub = HfFileSystem(endpoint=constants.ENDPOINT, token=get_token())
+        # Explicit, so that workers reach what the driver reaches, whatever their environment; not
+        # the cached instance, which when pickled forgets what equals this process' defaults.
+        hub = HfFileSystem(
+            endpoint=constants.ENDPOINT, token=get_token(), skip_instance_cache=True
+        )
         return PyFileSystem(FSSpecHandler(hub)), location.removeprefix("hf://")
     try:
         return FileSystem.from_uri(location)  # type: ignore[no-any-return]

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem
 
 from pipeline.errors import RequestError, did_you_mean
-from pipeline.files import format_of
+from pipeline.files import COMPRESSIONS, format_of
 
 SCHEMA = pa.schema([("source", pa.string()), ("target", pa.string()), ("problem", pa.string())])
 ROWS = 8192
@@ -239,7 +239,13 @@ def _read_pair(entry: tuple[str, ...], filesystem: FileSystem) -> Iterator[pa.Ta
 
 
 def _open(path: str, filesystem: FileSystem) -> BufferedReader:
-    return BufferedReader(filesystem.open_input_stream(path, compression="detect"))
+    stream = BufferedReader(filesystem.open_input_stream(path, compression="detect"))
+    if path.endswith(COMPRESSIONS):
+        try:
+            stream.peek(1)
+        except OSError as error:
+            raise RequestError(f"{path!r} is not what its suffix says: {error}") from error
+    return stream
 
 
 def _as_text(values: pa.Array) -> tuple[pa.Array, pa.Array]:
