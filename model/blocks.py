@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from model.attention import CrossAttention, KeyValueCache, SelfAttention, initialize
 from model.config import TransformerConfig
-from model.functional import dropout_add
+from model.functional import add_dropped
 
 
 class Residual(nn.Module):
@@ -26,7 +26,7 @@ class Residual(nn.Module):
     def forward(self, x: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """Post-norm, as published: norm(x + sublayer(x)). Pre-norm: x + sublayer(norm(x))."""
         update = sublayer(self.norm(x) if self.pre else x)
-        x = dropout_add(x, update, self.dropout, self.training)
+        x = add_dropped(x, update, self.dropout if self.training else 0.0)
         output: Tensor = x if self.pre else self.norm(x)
         return output
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from model.attention import KeyValueCache
 from model.blocks import DecoderLayer, EncoderLayer
 from model.config import TransformerConfig
+from model.functional import dropped
 
 
 class DecoderState:
@@ -137,7 +138,7 @@ class Transformer(nn.Module):
         width = self.config.width
         positions = sinusoid(start, tokens.size(1), width, tokens.device)
         x = self.embedding(tokens) * width**0.5 + positions.to(self.embedding.weight.dtype)
-        return functional.dropout(x, self.config.embedding_dropout, self.training)
+        return dropped(x, self.config.embedding_dropout if self.training else 0.0)
 
     def _visible(self, tokens: Tensor) -> Tensor | None:
         """[B, S] → [B, 1, 1, S], False at padding; None where there is none and asking is free."""

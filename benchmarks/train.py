@@ -1,0 +1,318 @@
+"""Training speed: Heliograph's step beside a plain loop over torch.nn.Transformer.
+
+    python benchmarks/train.py                     # two threads of a CPU, float32
+    python benchmarks/train.py --device cuda       # bfloat16 autocast
+
+Same sizes, same batches, same cores, alternating batch by batch in one process, so that whatever
+else the machine does hits both alike. A step is forward, backward, clipping and the optimizer's
+step. Ids are random, lengths are distributed like Multi30k's captions in 8,000 BPE tokens, sorted
+and cut to a token budget as the pipeline does it. Needs torch and model/ alone.
+
+Two plain loops are timed: torch.nn.Transformer as it comes, which also drops out inside its
+feed-forward networks, where the paper does not; and one without that, so that nothing of the
+ratio is owed to work that Heliograph leaves out.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+if __package__ in (None, ""):  # Run as a file: the repository's root is not on the path.
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from model import SmoothedLoss, Transformer, TransformerConfig
+from model.transformer import sinusoid
+
+Batch = tuple[Tensor, Tensor, Tensor]
+Step = Callable[[Batch], None]
+SMOOTHING, CLIP_NORM, LEARNING_RATE = 0.1, 1.0, 1e-4
+
+
+@dataclass
+class Timing:
+    """Seconds of each step of one contestant."""
+
+    name: str
+    step: Step
+    seconds: list[float] = field(default_factory=list)
+
+
+class PlainTransformer(nn.Module):
+    """What one writes around torch.nn.Transformer: tied embeddings, positions, masks."""
+
+    def __init__(self, config: TransformerConfig, feed_forward_dropout: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocabulary_size, config.width)
+        nn.init.normal_(self.embedding.weight, std=config.width**-0.5)
+        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.transformer = nn.Transformer(
+            config.width,
+            config.heads,
+            config.encoder_layers,
+            config.decoder_layers,
+            config.feed_forward,
+            config.dropout,
+            batch_first=True,
+        )
+        if not feed_forward_dropout:
+            for layer in [*self.transformer.encoder.layers, *self.transformer.decoder.layers]:
+                layer.dropout.p = 0.0
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        length = target.size(1)
+        causal = torch.ones(length, length, dtype=torch.bool, device=target.device).triu(1)
+        hidden = self.transformer(
+            self._embed(source),
+            self._embed(target),
+            tgt_mask=causal,
+            src_key_padding_mask=source == self.config.pad_id,
+            tgt_key_padding_mask=target == self.config.pad_id,
+            memory_key_padding_mask=source == self.config.pad_id,
+            tgt_is_causal=True,
+        )
+        return nn.functional.linear(hidden, self.embedding.weight)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        width = self.config.width
+        positions = sinusoid(0, tokens.size(1), width, tokens.device)
+        return self.dropout(self.embedding(tokens) * math.sqrt(width) + positions)
+
+
+def our_step(config: TransformerConfig, device: torch.device) -> Step:
+    """The step as the pipeline takes it."""
+    loss_of = SmoothedLoss(Transformer(config), SMOOTHING).to(device)
+    optimizer = torch.optim.AdamW(
+        loss_of.parameters(), LEARNING_RATE, (0.9, 0.98), 1e-9, weight_decay=0.0, fused=True
+    )
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad()
+        with autocast(device):
+            loss, tokens = loss_of(*batch)
+        (loss / tokens).backward()
+        nn.utils.clip_grad_norm_(loss_of.parameters(), CLIP_NORM)
+        optimizer.step()
+
+    return step
+
+
+def plain_step(config: TransformerConfig, device: torch.device, feed_forward_dropout: bool) -> Step:
+    """The step of a plain loop."""
+    model = PlainTransformer(config, feed_forward_dropout).to(device)
+    criterion = nn.CrossEntropyLoss(label_smoothing=SMOOTHING, ignore_index=config.pad_id)
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, (0.9, 0.98), 1e-9)
+
+    def step(batch: Batch) -> None:
+        source, target_in, target_out = batch
+        optimizer.zero_grad()
+        with autocast(device):
+            logits = model(source, target_in)
+            loss = criterion(logits.view(-1, logits.size(-1)), target_out.view(-1))
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+        optimizer.step()
+
+    return step
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 on a GPU, nothing on a CPU."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+
+
+def make_batches(
+    count: int, tokens: int, vocabulary_size: int, device: torch.device
+) -> list[Batch]:
+    """Sorted by length and cut to `tokens` (pairs × longest side), `count` of them, at random."""
+    generator = torch.Generator().manual_seed(1)
+    pairs = max(300_000, 2 * count * tokens // 13)
+    normal = torch.randn(2, pairs, generator=generator)
+    # Log-normal, 14 tokens with the end on average; the two sides' lengths correlate by 0.8.
+    target = (2.6 + 0.27 * normal[0]).exp().round().clamp(5, 40).long()
+    source = (2.6 + 0.27 * (0.8 * normal[0] + 0.6 * normal[1])).exp().round().clamp(5, 40).long()
+    lengths = sorted(zip(target.tolist(), source.tolist(), strict=True))
+    cut = list(_cut(lengths, tokens))
+    chosen = torch.randperm(len(cut), generator=generator)[:count].tolist()
+    return [_batch(cut[number], vocabulary_size, generator, device) for number in chosen]
+
+
+def _cut(lengths: list[tuple[int, int]], tokens: int) -> Iterator[list[tuple[int, int]]]:
+    batch: list[tuple[int, int]] = []
+    longest = 0
+    for pair in lengths:
+        if (len(batch) + 1) * max(longest, *pair) > tokens:
+            yield batch
+            batch, longest = [], 0
+        batch.append(pair)
+        longest = max(longest, *pair)
+
+
+def _batch(
+    lengths: list[tuple[int, int]],
+    vocabulary_size: int,
+    generator: torch.Generator,
+    device: torch.device,
+) -> Batch:
+    target_lengths, source_lengths = torch.tensor(lengths).unbind(1)
+
+    def random_ids(lengths: Tensor) -> Tensor:
+        shape = (len(lengths), int(lengths.max()))
+        ids = torch.randint(3, vocabulary_size, shape, generator=generator)
+        return ids.masked_fill(torch.arange(shape[1]) >= lengths[:, None], 0).to(device)
+
+    target_out = random_ids(target_lengths)
+    target_in = target_out.roll(1, dims=1)
+    target_in[:, 0] = 1
+    return random_ids(source_lengths), target_in.masked_fill(target_out == 0, 0), target_out
+
+
+def matrix_flops(config: TransformerConfig, batch: Batch) -> float:
+    """Floating-point operations of a step's matrix products, padding not counted."""
+    source, target = (int((ids != config.pad_id).sum()) for ids in (batch[0], batch[2]))
+    square, feed_forward = config.width**2, 2 * config.width * config.feed_forward
+    encoder = config.encoder_layers * (4 * square + feed_forward)
+    decoder = config.decoder_layers * (6 * square + feed_forward)
+    key_value = config.decoder_layers * 2 * square
+    output = config.width * config.vocabulary_size
+    scores = (
+        2
+        * config.width
+        * (
+            config.encoder_layers * source * batch[0].size(1)
+            + config.decoder_layers * target * (batch[0].size(1) + batch[2].size(1))
+        )
+    )
+    weights = source * (encoder + key_value) + target * (decoder + output)
+    return 2.0 * 3 * (weights + scores)  # multiply and add; forward and twice that backward
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def matrix_product_flops(device: torch.device) -> float:
+    """Per second, by a square matrix product in the precision of training; the best of ten."""
+    size = 8192 if device.type == "cuda" else 2048
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype).unbind()
+    return 2.0 * size**3 / min(seconds(lambda: a @ b, device) for _ in range(10))
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    device = torch.device(options.device)
+    if device.type == "cpu":
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(1)
+    config = TransformerConfig(
+        options.vocabulary,
+        options.width,
+        options.heads,
+        options.layers,
+        options.layers,
+        options.feed_forward,
+    )
+    batches = make_batches(options.steps, options.tokens, options.vocabulary, device)
+    contestants = [
+        Timing("heliograph", our_step(config, device)),
+        Timing("plain", plain_step(config, device, feed_forward_dropout=True)),
+        Timing("plain_without_inner_dropout", plain_step(config, device, False)),
+    ]
+    for contestant in contestants:
+        for batch in batches[:2]:
+            contestant.step(batch)
+    product_flops = [matrix_product_flops(device)]
+    for number, batch in enumerate(batches):
+        for turn in range(len(contestants)):
+            contestant = contestants[(number + turn) % len(contestants)]
+            contestant.seconds.append(seconds(lambda: contestant.step(batch), device))  # noqa: B023
+        print(f"\rstep {number + 1}/{len(batches)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    product_flops.append(matrix_product_flops(device))
+    return summary(config, batches, contestants, max(product_flops), options.peak_tflops)
+
+
+def summary(
+    config: TransformerConfig,
+    batches: list[Batch],
+    contestants: list[Timing],
+    product_flops: float,
+    peak_tflops: float | None,
+) -> dict[str, object]:
+    """Rates over all steps; ratios as the median over batches, so no one step bends it."""
+    tokens = sum(int((batch[2] != 0).sum()) for batch in batches)
+    cells = sum(batch[0].numel() + batch[2].numel() for batch in batches)
+    real = sum(int((x != 0).sum()) for batch in batches for x in (batch[0], batch[2]))
+    flops = sum(matrix_flops(config, batch) for batch in batches)
+    result: dict[str, object] = {
+        "steps": len(batches),
+        "padding": 1 - real / cells,
+        "matrix_product_gflops": product_flops / 1e9,
+    }
+    ours = contestants[0]
+    for contestant in contestants:
+        total = sum(contestant.seconds)
+        rates: dict[str, float] = {
+            "target_tokens_per_second": tokens / total,
+            "share_of_matrix_product": flops / total / product_flops,
+        }
+        if peak_tflops is not None:
+            rates["share_of_peak"] = flops / total / peak_tflops / 1e12
+        if contestant is not ours:
+            pairs = zip(contestant.seconds, ours.seconds, strict=True)
+            rates["heliograph_is_faster_by"] = statistics.median(a / b for a, b in pairs)
+        result[contestant.name] = rates
+    return result
+
+
+def print_table(result: dict[str, object], device: str) -> None:
+    print(
+        f"{result['steps']} steps on {device}, padding {result['padding']:.2%}, "
+        f"matrix product {result['matrix_product_gflops']:,.0f} GFLOP/s"
+    )
+    for name, rates in result.items():
+        if isinstance(rates, dict):
+            print(f"  {name.replace('_', ' ')}")
+            for key, value in rates.items():
+                shown = f"{value:.1%}" if key.startswith("share") else f"{value:,.2f}"
+                print(f"    {key.replace('_', ' '):28}{shown:>12}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of a CPU")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--tokens", type=int, default=4096, help="per batch: pairs x longest side")
+    parser.add_argument("--layers", type=int, default=4, help="of encoder and decoder each")
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--feed-forward", type=int, default=1024)
+    parser.add_argument("--vocabulary", type=int, default=8000)
+    parser.add_argument("--peak-tflops", type=float, help="the device's, to state a share of it")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    options = parser.parse_args()
+    result = run(options)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print_table(result, options.device)
+
+
+if __name__ == "__main__":
+    main()
