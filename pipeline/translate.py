@@ -1,9 +1,12 @@
 """Translation: sentences in, sentences out, with the model of one folder."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from model import Transformer, beam_search
 from pipeline.model_folder import load_model
@@ -42,16 +45,14 @@ class Translator:
         tokens = self._tokenize(sentences)
         wanted = [number for number, sentence in enumerate(sentences) if sentence.strip()]
         found: dict[int, list[int]] = {}
-        training = self.model.training
-        self.model.eval()  # it may be the one in training, whose dropout must come back
-        try:
+        with _evaluating(self.model):
             for batch in _batches(wanted, tokens, settings.tokens_per_batch):
                 found |= zip(batch, self._search([tokens[n] for n in batch], settings), strict=True)
-        finally:
-            self.model.train(training)
         return self.tokenizer.decode_batch([found.get(n, []) for n in range(len(sentences))])
 
-    def attention(self, source: str, target: str) -> tuple[list[str], list[str], torch.Tensor]:
+    def attention(
+        self, source: str, target: str
+    ) -> tuple[list[str], list[str], NDArray[np.float32]]:
         """Where the model looks while it writes `target`, end token included.
 
         Returns:
@@ -60,20 +61,16 @@ class Translator:
         """
         config = self.model.config
         source_ids, target_ids = self._tokenize([source, target])
-        training = self.model.training
-        self.model.eval()
-        try:
+        with _evaluating(self.model):
             weights = self.model.cross_attention(
                 torch.tensor([[*source_ids, config.end_id]], device=self.device),
                 torch.tensor([[config.start_id, *target_ids]], device=self.device),
             )
-        finally:
-            self.model.train(training)
         pieces = self.tokenizer.pieces
         return (
             pieces([*source_ids, config.end_id]),
             pieces([*target_ids, config.end_id]),
-            weights[:, 0].float().cpu(),
+            weights[:, 0].float().cpu().numpy(),
         )
 
     def _tokenize(self, sentences: Sequence[str]) -> list[list[int]]:
@@ -103,6 +100,17 @@ class Translator:
             settings.length_penalty,
         )
         return [hypothesis.tokens for hypothesis in found]
+
+
+@contextmanager
+def _evaluating(model: Transformer) -> Iterator[None]:
+    """No dropout inside the block; after it the model trains on, if it did before."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _batches(

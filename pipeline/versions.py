@@ -21,6 +21,7 @@ from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import RequestError
+from pipeline.model_folder import read_settings
 from pipeline.model_uri import RegisteredModel, check_version, tracking_uri, unknown_model
 from pipeline.track import connect
 
@@ -153,7 +154,8 @@ def _log_model(client: MlflowClient, run_id: str, folder: Path, name: str) -> st
             python_model=str(here / "pyfunc.py"),
             artifacts={"model": str(content)},
             code_paths=[str(here), str(here.parent / "model")],
-            input_example=["A sentence to translate."],
+            # The signature comes from this, and with it the defaults of `params`.
+            input_example=(["A sentence to translate."], read_settings(folder).model_dump()),
             pip_requirements=[_pinned(package) for package in REQUIREMENTS],
             mlflow_model=Model(
                 run_id=run_id,

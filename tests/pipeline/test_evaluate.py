@@ -33,8 +33,7 @@ def test_scores_are_those_of_sacrebleu_s_command_line(tmp_path: Path) -> None:
     (tmp_path / "references").write_text("\n".join(REFERENCES) + "\n")
     (tmp_path / "hypotheses").write_text("\n".join(HYPOTHESES) + "\n")
     done = subprocess.run(
-        [sys.executable, "-m", "sacrebleu", "references", "-i", "hypotheses"]
-        + ["-m", "bleu", "chrf", "--width", "10"],
+        f"{sys.executable} -m sacrebleu references -i hypotheses -m bleu chrf --width 10".split(),
         cwd=tmp_path,
         capture_output=True,
         text=True,
