@@ -94,9 +94,7 @@ def filesystem_of(location: str) -> tuple[FileSystem, str]:
 
         # Explicit, so that workers reach what the driver reaches, whatever their environment; not
         # the cached instance, which when pickled forgets what equals this process' defaults.
-        hub = HfFileSystem(
-            endpoint=constants.ENDPOINT, token=get_token(), skip_instance_cache=True
-        )
+        hub = HfFileSystem(endpoint=constants.ENDPOINT, token=get_token(), skip_instance_cache=True)
         return PyFileSystem(FSSpecHandler(hub)), location.removeprefix("hf://")
     try:
         return FileSystem.from_uri(location)  # type: ignore[no-any-return]

@@ -59,8 +59,7 @@ def parquet(pairs: Sequence[tuple[Any, Any]], nested: bool = False, groups: int 
 
 
 CSV = (
-    "de,id,en\nein Hund,1,a dog\n"
-    '"es sagt, „hallo“",2,"it says ""hi"", 5 times"\nNULL,3,1984\n'
+    'de,id,en\nein Hund,1,a dog\n"es sagt, „hallo“",2,"it says ""hi"", 5 times"\nNULL,3,1984\n'
 ).encode()
 TSV = 'en\tde\na dog\tein Hund\nit says "hi", 5 times\tes sagt, „hallo“\n1984\tNULL\n'.encode()
 FORMATS = {
