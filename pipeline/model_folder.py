@@ -55,9 +55,14 @@ def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
         sizes = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         model = Transformer(TransformerConfig(**sizes))
         load_weights(model, load_file(folder / WEIGHTS))
-        tokenizer = Tokenizer.load(str(folder / TOKENIZER))
-    except (ValueError, TypeError, RuntimeError, OSError, SafetensorError) as error:
+    except (ValueError, TypeError, OSError, SafetensorError) as error:
         raise RequestError(f"{str(folder)!r} holds no usable model: {error}") from error
+    try:
+        tokenizer = Tokenizer.load(str(folder / TOKENIZER))
+    except Exception as error:  # the library raises nothing more specific
+        raise RequestError(
+            f"{str(folder / TOKENIZER)!r} is no usable tokenizer: {error}"
+        ) from error
     return model.eval(), tokenizer
 
 

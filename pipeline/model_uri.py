@@ -47,7 +47,7 @@ def parse_model(model: str) -> RegisteredModel | RunArtifact | Path:
     if re.match(r"\w+:", model):
         raise RequestError(f"model {model!r} cannot be read; it must be {FORMS}")
     folder = Path(model)
-    if not folder.is_dir():
+    if not model or not folder.is_dir():
         raise RequestError(f"model {model!r} is not there; it must be {FORMS}")
     if not (folder / "model.json").is_file():
         raise RequestError(f"folder {model!r} holds no model: model.json is missing from it")

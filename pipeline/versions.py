@@ -31,7 +31,17 @@ COMPANIONS = ("recipe.yaml", "evaluation.parquet")
 CHECKSUMS = "heliograph.checksums"
 """On a version: SHA-256 of each file of its model folder, as JSON."""
 
-REQUIREMENTS = ("mlflow", "numpy", "pydantic", "PyYAML", "safetensors", "tokenizers", "torch")
+REQUIREMENTS = (
+    "fsspec",
+    "mlflow",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "PyYAML",
+    "safetensors",
+    "tokenizers",
+    "torch",
+)
 """What a registered model needs to load; pinned to the versions it was scored with."""
 
 

@@ -35,7 +35,7 @@ def test_anything_else_is_told_the_four_forms(
 
 
 def test_a_folder_must_hold_a_model(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="model.json is missing"):
+    with pytest.raises(RequestError, match=r"model\.json is missing"):
         parse_model(str(tmp_path))
 
 

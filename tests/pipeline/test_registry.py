@@ -1,9 +1,11 @@
+import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -145,7 +147,11 @@ sources = json.loads(sys.argv[1])
 print(json.dumps({
     "all": model.predict(sources),
     "one": model.predict(sources[:1], params={"beam": 1, "max_length_extra": 0}),
-    "code": sys.modules["pipeline.translate"].__file__,
+    "code": [
+        module.__file__
+        for name, module in sys.modules.items()
+        if name.startswith(("pipeline.", "model."))
+    ],
     "heavy": [name for name in ("ray", "datasets") if name in sys.modules],
     "inputs": model.metadata.signature.inputs.to_dict(),
     "parameters": model.metadata.signature.params.to_dict(),
@@ -165,13 +171,27 @@ def test_a_version_runs_where_heliograph_is_not(store: Store, make_model: MakeMo
     here = Translator.load(make_model(3, known=4), "cpu")
     assert found["all"] == here.translate(SOURCES, SETTINGS)
     assert found["one"] == here.translate(SOURCES[:1], Evaluate(beam=1, max_length_extra=0))
-    assert Path(found["code"]).is_relative_to(store.folder / "artifacts")
+    assert "translate.py" in {Path(file).name for file in found["code"]}
+    assert all(Path(file).is_relative_to(store.folder / "artifacts") for file in found["code"])
     assert found["heavy"] == []
     assert [column["type"] for column in found["inputs"]] == ["string"]
     assert {p["name"]: p["default"] for p in found["parameters"]} == SETTINGS.model_dump()
     assert found["example"]
     assert all("==" in line and "+" not in line for line in found["requirements"])
-    assert any(line.startswith("torch==") for line in found["requirements"])
+    assert imported(found["code"]) <= {line.split("==")[0] for line in found["requirements"]}
+
+
+def imported(files: list[str]) -> set[str]:
+    """The distributions that files import when they are imported themselves."""
+    distributions, names = packages_distributions(), set()
+    for file in files:
+        for node in ast.parse(Path(file).read_text()).body:
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names.add((node.module or "").split(".")[0])
+    ours = {"model", "pipeline"}
+    return {distributions[name][0] for name in names - ours if name in distributions}
 
 
 SCORE_CHAMPION = """
