@@ -74,7 +74,7 @@ def dropout_mask(x: Tensor, rate: float) -> Tensor:
 
     Each 64-bit random number serves four elements, which is seven times as fast as `bernoulli_`.
     """
-    level = round(rate * 2**16)
+    level = min(round(rate * 2**16), 2**16 - 1)
     random = torch.empty(math.ceil(x.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
     random = random.view(torch.int16)[: x.numel()].view(x.shape)
     kept = torch.ge(

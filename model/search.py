@@ -116,11 +116,12 @@ class _Search:
         """logits [B, W, V] → log-probabilities: of ending [B, W]; of going on [B, W, N] by the N
         likeliest tokens; and those tokens [B, W, N]."""
         config = self.model.config
-        log_probabilities = self.log_probabilities - logits.logsumexp(dim=-1)
-        ending = log_probabilities + logits[..., config.end_id]
-        logits[..., [config.pad_id, config.start_id, config.end_id]] = -torch.inf
-        values, next_tokens = logits.topk(min(self.beam, logits.size(-1)))
-        continuing = log_probabilities[..., None] + values
+        # In place, since these are the largest tensors of search.
+        extended = torch.log_softmax(logits, dim=-1, out=logits)
+        extended += self.log_probabilities[..., None]
+        ending = extended[..., config.end_id].clone()
+        extended[..., [config.pad_id, config.start_id, config.end_id]] = -torch.inf
+        continuing, next_tokens = extended.topk(min(self.beam, extended.size(-1)))
         at_limit = self.tokens.size(2) - 1 >= self.max_lengths
         return ending, continuing.masked_fill(at_limit[:, None, None], -torch.inf), next_tokens
 
