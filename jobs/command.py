@@ -9,6 +9,7 @@ import inspect
 import json
 import logging
 import os
+import secrets
 import sys
 import traceback
 import warnings
@@ -62,6 +63,8 @@ def command(verb: Callable[..., Answer]) -> Callable[..., None]:
     def run(as_json: bool, debug: bool, **arguments: Any) -> None:
         if not debug:
             mute_libraries()
+        if verb.__name__ != "submit":  # which starts no Ray, and has the cluster's own token
+            protect_local_ray()
         options = {"as_json": as_json, "debug": debug}
         try:
             answer = verb(**arguments, **{name: options[name] for name in options if name in own})
@@ -125,12 +128,12 @@ def mute_libraries() -> None:
     """Keep banners, telemetry and warnings that nobody here can act on off the terminal.
 
     Set before the libraries are imported, because that is when they read it; a variable that the
-    user has set wins. RAY_AUTH_MODE is left alone on purpose: unset, Ray protects a cluster that it
-    starts here by a token and asks a cluster that it joins for what it wants.
+    user has set wins.
     """
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "RAY_USAGE_STATS_ENABLED": "0",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -142,6 +145,17 @@ def mute_libraries() -> None:
     warnings.simplefilter("ignore")
     for library in ("ray", "mlflow", "alembic", "datasets", "huggingface_hub", "urllib3"):
         logging.getLogger(library).setLevel(logging.ERROR)
+
+
+def protect_local_ray() -> None:
+    """Give a Ray that starts on this machine a token of its own, before it is imported.
+
+    Ray listens on all interfaces and runs what it is sent. Left to itself it keeps a token in the
+    home folder, and every later `ray start` there would demand that one.
+    """
+    if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def application(*verbs: Callable[..., None]) -> typer.Typer:

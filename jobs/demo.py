@@ -5,7 +5,7 @@ from importlib.resources import as_file, files
 from jobs.command import Answer, Overrides, command, run_alone
 from jobs.evaluate import describe_scores
 from jobs.train import describe_result, run
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 
 
 @command

@@ -14,7 +14,7 @@ import typer
 
 from jobs.command import FAILED, Answer, AsJson, Debug, application, command, run_alone
 from pipeline.errors import RequestError, did_you_mean
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from jobs.command import Answer, Overrides, command, run_alone
-from pipeline.recipe import Recipe, load_recipe
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import load_recipe
 
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file; see recipes/.")]
 

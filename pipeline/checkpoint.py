@@ -180,7 +180,7 @@ def save_state(
     folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState
 ) -> None:
     """Write the optimizer's moments, by parameter name, and the training state."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    names: dict[object, str] = {parameter: name for name, parameter in model.named_parameters()}
     tensors = {
         f"{names[parameter]}/{key}": value.detach().cpu().contiguous()
         for parameter, moments in optimizer.state.items()

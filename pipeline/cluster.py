@@ -17,13 +17,18 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A failed worker is noticed by asking; at Ray's two seconds a restart takes ten more.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    if "RAY_ADDRESS" not in os.environ:
-        # Ray on this machine alone needs no tokens, and would leave one behind in the home folder
-        # that makes every later `ray start` demand it.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(
         address=os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False, logging_level="ERROR"
     )
+
+
+def capacity() -> tuple[float, float]:
+    """CPUs and GPUs that the cluster has or, where it grows by itself, can grow to."""
+    now = ray.cluster_resources()
+    # Ray publishes the autoscaler's limits for its own libraries only; None: a fixed cluster.
+    limits = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    cpus, gpus = (max(now.get(name, 0), limits.get(name, 0)) for name in ("CPU", "GPU"))
+    return cpus, gpus
 
 
 def place(cluster: recipe.Cluster, cpus: float, gpus: float) -> ScalingConfig:

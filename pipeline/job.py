@@ -12,13 +12,13 @@ from typing import Any
 
 import ray
 import torch
-from mlflow.tracking import MlflowClient
 
 from pipeline import registry, track
 from pipeline.checkpoint import CheckpointStore, TrainingState
-from pipeline.cluster import place, start_ray
+from pipeline.cluster import capacity, place, start_ray
 from pipeline.corpus import Corpus, prepare_corpus
 from pipeline.evaluate import Scores, evaluate, write_evaluation_set
+from pipeline.model_uri import tracking_uri
 from pipeline.plan import TrainingPlan
 from pipeline.progress import ProgressLine, open_board
 from pipeline.recipe import Recipe
@@ -54,13 +54,12 @@ def run_training_job(recipe: Recipe) -> dict[str, Any]:
     check_source(recipe.data.validation, recipe.data, recipe.data.validation_split)
     if "RAY_ADDRESS" not in os.environ:  # Ray will start on this machine, so it can be judged now
         place(recipe.cluster, os.cpu_count() or 1, torch.cuda.device_count())
-    client = track.connect(track.tracking_uri())
+    client = track.connect(tracking_uri())
     if finished := _finished_result(client, recipe):
         say(f"job {recipe.job_id} is finished already; change its seed or name to train another")
         return finished
     start_ray()
-    resources = ray.cluster_resources()
-    scaling = place(recipe.cluster, resources.get("CPU", 0), resources.get("GPU", 0))
+    scaling = place(recipe.cluster, *capacity())
 
     corpora = _prepare(recipe)
     tokenizer = train_tokenizer(corpora.train, recipe.tokenizer, _storage(recipe))
@@ -84,7 +83,7 @@ def run_training_job(recipe: Recipe) -> dict[str, Any]:
 
 def ui_command(result: dict[str, Any]) -> str:
     """What to type to look at a result's run."""
-    uri = track.tracking_uri()
+    uri = tracking_uri()
     experiment = track.connect(uri).get_experiment_by_name(result["experiment"])
     page = f"#/experiments/{experiment.experiment_id}/runs/{result['run_id']}"
     if uri.startswith("sqlite:"):
@@ -147,7 +146,7 @@ def _plan(
 
 @contextmanager
 def _tracked(
-    client: MlflowClient, recipe: Recipe, corpora: Corpora, tokenizer: str
+    client: track.Client, recipe: Recipe, corpora: Corpora, tokenizer: str
 ) -> Iterator[str]:
     """The job's one run, opened or continued; marked failed when the block does not end well."""
     run_id = track.open_run(
@@ -196,14 +195,12 @@ def _finish(
         translator = Translator.load(folder)
         scores = evaluate(translator, pairs, recipe.evaluate)
         _log_final(client, recipe, plan, scores, pairs, translator)
-        version = registry.register(
-            plan.run_id, str(folder), recipe.model_name, scores, digest, recipe.evaluate
-        )
+        version = registry.register(plan.run_id, folder, recipe.model_name, scores, digest)
     return _result(recipe, plan, state, best, scores, version)
 
 
 def _log_final(
-    client: MlflowClient,
+    client: track.Client,
     recipe: Recipe,
     plan: TrainingPlan,
     scores: Scores,
@@ -254,7 +251,7 @@ def _result(
     }
 
 
-def _finished_result(client: MlflowClient, recipe: Recipe) -> dict[str, Any] | None:
+def _finished_result(client: track.Client, recipe: Recipe) -> dict[str, Any] | None:
     """What the job came to, if it ended well before."""
     run_id = track.find_run(client, recipe.track.experiment, recipe.job_id)
     if run_id is None:

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from model import Transformer, TransformerConfig
 from pipeline.errors import RequestError
-from pipeline.recipe import Evaluate, load_recipe
+from pipeline.recipe import Evaluate
+from pipeline.recipe_file import load_recipe
 from pipeline.tokenizer import Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER = "model.json", "model.safetensors", "tokenizer.json"

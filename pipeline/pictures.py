@@ -1,20 +1,28 @@
-"""Pictures of a run: its curves, and where each head of the decoder looks in the source."""
+"""Pictures of a run: its curves, and where each head of the decoder looks in the source.
+
+matplotlib is imported when something is drawn: importing it makes a folder in the user's home.
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Curve = Sequence[tuple[int, float]]
 
 
-def draw_curves(curves: Mapping[str, Curve]) -> Figure:
+def draw_curves(curves: Mapping[str, Curve]) -> "Figure":
     """One panel per metric over optimizer steps.
 
     A curve of more than 500 points is drawn pale, with its running mean over a fiftieth of it.
     """
+    from matplotlib.figure import Figure
+
     columns = 2
     rows = -(-len(curves) // columns)
     figure = Figure(figsize=(12, 3.2 * rows), layout="constrained")
@@ -37,7 +45,7 @@ def draw_curves(curves: Mapping[str, Curve]) -> Figure:
 
 def draw_attention(
     source_tokens: Sequence[str], target_tokens: Sequence[str], weights: NDArray[np.float32]
-) -> Figure:
+) -> "Figure":
     """One decoder layer's cross-attention, a panel a head.
 
     Args:
@@ -45,6 +53,8 @@ def draw_attention(
         target_tokens: T of them, the tokens being produced, down the vertical axis.
         weights: [H, T, S], each row summing to one.
     """
+    from matplotlib.figure import Figure
+
     heads, targets, sources = weights.shape
     columns = min(heads, 4)
     rows = -(-heads // columns)
@@ -59,7 +69,7 @@ def draw_attention(
 
 
 def _draw_head(
-    axes: Axes, weights: NDArray[np.float32], source: Sequence[str], target: Sequence[str]
+    axes: "Axes", weights: NDArray[np.float32], source: Sequence[str], target: Sequence[str]
 ) -> None:
     axes.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     axes.set_xticks(range(len(source)), [_escape(token) for token in source], rotation=90)

@@ -90,7 +90,7 @@ class _Windows(Datasource):  # type: ignore[misc]
     def __init__(self, plan: WindowPlan, start: Position, end: int) -> None:
         self.plan, self.start = plan, start
         first = start.epoch * plan.windows_in_epoch + start.window
-        self.stretches = _stretches(first, max(end, first + 1))
+        self.stretches = stretches(first, max(end, first + 1))
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None  # known only when it has been tokenized
@@ -105,7 +105,7 @@ class _Windows(Datasource):  # type: ignore[misc]
         ]
 
 
-def _stretches(first: int, end: int) -> list[range]:
+def stretches(first: int, end: int) -> list[range]:
     """One window each at first, twice as many each time 256 stretches are full: a stream bounded by
     steps is longer than needed by far, and its end must not cost anything."""
     stretches: list[range] = []

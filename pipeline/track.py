@@ -31,15 +31,12 @@ from pipeline.translate import Translator
 
 logger = logging.getLogger(__name__)
 
+Client = MlflowClient
+
 JOB_TAG = "heliograph.job"
 
 
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else a SQLite store in the folder that the command was started in."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-
-
-def connect(uri: str) -> MlflowClient:
+def connect(uri: str) -> Client:
     """A client of the tracking server at `uri`, which the rest of this process uses too.
 
     MLflow's own retries keep a caller waiting for four minutes when a server is down; a variable
@@ -49,10 +46,10 @@ def connect(uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     mlflow.set_tracking_uri(uri)
-    return MlflowClient(uri)
+    return Client(uri)
 
 
-def find_run(client: MlflowClient, experiment: str, job_id: str) -> str | None:
+def find_run(client: Client, experiment: str, job_id: str) -> str | None:
     """The id of the job's run, if it was ever started.
 
     Raises:
@@ -74,7 +71,7 @@ def find_run(client: MlflowClient, experiment: str, job_id: str) -> str | None:
 
 
 def open_run(
-    client: MlflowClient, experiment: str, job_id: str, name: str, recipe: Mapping[str, Any]
+    client: Client, experiment: str, job_id: str, name: str, recipe: Mapping[str, Any]
 ) -> str:
     """Continue the job's run, or open it with the whole recipe as its parameters; its id."""
     run_id: str | None = find_run(client, experiment, job_id)
@@ -92,12 +89,12 @@ def open_run(
     return run_id
 
 
-def close_run(client: MlflowClient, run_id: str, succeeded: bool) -> None:
+def close_run(client: Client, run_id: str, succeeded: bool) -> None:
     status = RunStatus.FINISHED if succeeded else RunStatus.FAILED
     client.set_terminated(run_id, RunStatus.to_string(status))
 
 
-def log_corpus(client: MlflowClient, run_id: str, corpus: Corpus, context: str) -> None:
+def log_corpus(client: Client, run_id: str, corpus: Corpus, context: str) -> None:
     """Record which data it was: digest, counts, what was dropped and why.
 
     Args:
@@ -126,7 +123,7 @@ class MetricLog:
     """
 
     def __init__(self, uri: str, run_id: str) -> None:
-        self._client = MlflowClient(uri)
+        self._client = Client(uri)
         self._run_id = run_id
         run = self._client.get_run(run_id)
         # The public mapping holds values without their steps; MLflow's own monitor reads this too.
@@ -204,7 +201,7 @@ class Sample:
     translation: str
 
 
-def log_samples(client: MlflowClient, run_id: str, samples: Sequence[Sample]) -> None:
+def log_samples(client: Client, run_id: str, samples: Sequence[Sample]) -> None:
     """The table of sample translations."""
     if samples:
         columns = {
@@ -216,7 +213,7 @@ def log_samples(client: MlflowClient, run_id: str, samples: Sequence[Sample]) ->
 
 
 def log_attention(
-    client: MlflowClient, run_id: str, translator: Translator, samples: Sequence[Sample]
+    client: Client, run_id: str, translator: Translator, samples: Sequence[Sample]
 ) -> None:
     """A picture of every decoder layer for each sample: all heads, tokens on both axes."""
     for number, sample in enumerate(samples, start=1):
@@ -227,7 +224,7 @@ def log_attention(
             client.log_figure(run_id, figure, f"attention/sentence-{number}/layer-{layer}.png")
 
 
-def log_curves(client: MlflowClient, run_id: str, names: Sequence[str]) -> None:
+def log_curves(client: Client, run_id: str, names: Sequence[str]) -> None:
     """A picture of the named metrics over the run's steps; those never logged are left out."""
     curves = {}
     for name in names:
@@ -238,7 +235,7 @@ def log_curves(client: MlflowClient, run_id: str, names: Sequence[str]) -> None:
         client.log_figure(run_id, draw_curves(curves), "curves.png")
 
 
-def _experiment_id(client: MlflowClient, name: str) -> str:
+def _experiment_id(client: Client, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)

@@ -4,14 +4,14 @@ import time
 from functools import partial
 from typing import Any
 
-import ray
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.data import Dataset
+from ray.train import DataConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from pipeline.batches import step_stream, stream_config
 from pipeline.checkpoint import TrainingState
 from pipeline.corpus import Corpus
 from pipeline.plan import TrainingPlan
+from pipeline.stream import step_stream, stream_options
 from pipeline.worker import training_loop
 
 
@@ -39,13 +39,16 @@ def train(
         ),
         # Called at each start of the workers: the stream begins where the newest checkpoint stands.
         datasets={"steps": partial(_remaining_steps, plan, scaling.num_workers)},
-        dataset_config=stream_config(),
+        # Which node a batch lies on must not decide who gets it.
+        dataset_config=DataConfig(
+            execution_options=stream_options(plan.batches), enable_shard_locality=False
+        ),
     )
     result = trainer.fit()
     return TrainingState.from_json(result.return_value)
 
 
-def _remaining_steps(plan: TrainingPlan, world_size: int) -> ray.data.Dataset:
+def _remaining_steps(plan: TrainingPlan, world_size: int) -> Dataset:
     state = plan.checkpoints.newest_state()
     return step_stream(
         Corpus.load(plan.corpus),

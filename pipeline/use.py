@@ -1,6 +1,5 @@
 """A finished model at work, in any process that has only the registry: scores, translations."""
 
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -8,7 +7,8 @@ from pipeline import registry
 from pipeline.cluster import start_ray
 from pipeline.corpus import prepare_corpus
 from pipeline.evaluate import evaluate, read_evaluation_set
-from pipeline.recipe import Data, Evaluate, Location, load_recipe
+from pipeline.model_folder import read_settings
+from pipeline.recipe import Data, Evaluate, Location
 from pipeline.source import check_source
 from pipeline.translate import Translator
 
@@ -40,7 +40,7 @@ def evaluate_model(
         start_ray()
         with TemporaryDirectory() as storage:
             pairs = prepare_corpus(data.validation, data, split, 512, storage).head(None)
-    scores = evaluate(Translator.load(folder), pairs, _settings(folder))
+    scores = evaluate(Translator.load(folder), pairs, read_settings(folder))
     return {
         "bleu": scores.bleu,
         "chrf": scores.chrf,
@@ -52,10 +52,4 @@ def evaluate_model(
 def load_translator(model: str) -> tuple[Translator, Evaluate]:
     """A translator of any MODEL, and the decoding settings that it was scored with."""
     folder = registry.fetch_model(model)
-    return Translator.load(folder), _settings(folder)
-
-
-def _settings(folder: str) -> Evaluate:
-    """The decoding settings in a model folder's recipe; the defaults where it has none."""
-    path = Path(folder) / "recipe.yaml"
-    return load_recipe(path).evaluate if path.is_file() else Evaluate()
+    return Translator.load(folder), read_settings(folder)

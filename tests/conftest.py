@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from jobs.command import protect_local_ray
+
+# Ray reads these when it is imported, which the test modules do; a value of the caller's own wins.
+protect_local_ray()
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """Ray on 2 CPUs, quiet, with a short health check so that failures are seen quickly."""
-    # Ray reads these when it starts; a value of the caller's own wins.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     import ray
 
     ray.init(

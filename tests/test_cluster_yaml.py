@@ -9,7 +9,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from pipeline.recipe import load_recipe
+from pipeline.recipe_file import load_recipe
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline.batches import Position
 
 from model import Transformer, TransformerConfig
+from pipeline.batches import Position
 from pipeline.checkpoint import (
     CheckpointStore,
     TrainingState,

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from pipeline.errors import RequestError
-from pipeline.recipe import PairOfFiles, Recipe, load_recipe, parse_recipe
+from pipeline.recipe import PairOfFiles, Recipe
+from pipeline.recipe_file import load_recipe, parse_recipe
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from pipeline.batches import MicroBatch
 from torch.nn.parallel import DistributedDataParallel
 
 from model import SmoothedLoss, Transformer, TransformerConfig
+from pipeline.batches import MicroBatch
 from pipeline.recipe import Train
 from pipeline.step import empty_micro_batch, make_optimizer, seed_of, training_step
 

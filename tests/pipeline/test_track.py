@@ -10,13 +10,14 @@ from mlflow.tracking import MlflowClient
 
 from pipeline import track
 from pipeline.errors import RequestError
+from pipeline.model_uri import tracking_uri
 
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    return track.connect(track.tracking_uri())
+    return track.connect(tracking_uri())
 
 
 @pytest.fixture
