@@ -1,0 +1,173 @@
+"""The step list through Ray: every rank gets its share, in order, from any position."""
+
+import re
+import time
+from itertools import chain
+
+import pytest
+import ray
+from ray.data import DataIterator
+
+from pipeline import recipe
+from pipeline.batches import Position, iterate_steps
+from pipeline.corpus import Corpus
+from pipeline.grammar import pairs
+from pipeline.stream import step_stream, stretches
+from pipeline.tokenizer import train_tokenizer
+from tests.pipeline.small_corpus import write_corpus
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+BATCHES = recipe.Batches(
+    tokens_per_micro_batch=300, tokens_per_step=1000, piece_rows=50, window_pieces=8
+)
+WINDOWS = 4
+SEED = 7
+
+Taken = list[tuple[Position, list[list[int]]]]
+"""For each step its position and its micro-batches' pairs."""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    folder = tmp_path_factory.mktemp("stream") / "corpus"
+    return write_corpus(folder, pairs("train")[:1_590], piece_rows=50)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> str:
+    config = recipe.Tokenizer(vocabulary_size=400)
+    return train_tokenizer(corpus, config, str(tmp_path_factory.mktemp("storage")))
+
+
+@ray.remote(num_cpus=0.5)
+def take(
+    shard: DataIterator, rank: int, world_size: int, start: Position, steps: int | None
+) -> Taken:
+    """What a training worker takes; it holds its CPUs as one does."""
+    taken: Taken = []
+    for step in iterate_steps(shard, rank, world_size, start):
+        taken.append((step.position, [batch.pairs.tolist() for batch in step.micro_batches]))
+        if len(taken) == steps:
+            break
+    return taken
+
+
+def run(
+    corpus: Corpus,
+    tokenizer: str,
+    world_size: int,
+    epochs: int | None = 2,
+    start: Position | None = None,
+    max_steps: int | None = None,
+) -> Taken:
+    """All ranks' shares put together, as Ray Train would hand them out."""
+    start = start or Position()
+    stream = step_stream(
+        corpus,
+        tokenizer,
+        BATCHES,
+        seed=SEED,
+        epochs=epochs,
+        world_size=world_size,
+        start=start,
+        max_steps=max_steps,
+    )
+    shards = stream.streaming_split(world_size, equal=True)
+    shares = ray.get(
+        [
+            take.options(num_cpus=1 / world_size).remote(shard, rank, world_size, start, max_steps)
+            for rank, shard in enumerate(shards)
+        ]
+    )
+    steps = []
+    for places in zip(*shares, strict=True):
+        assert len({position for position, _ in places}) == 1
+        micro_batches = list(chain.from_iterable(share for _, share in places))
+        steps.append((places[0][0], sorted(micro_batches)))
+    return steps
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Corpus, tokenizer: str, ray_cluster: None) -> Taken:
+    return run(corpus, tokenizer, world_size=1)
+
+
+def test_every_pair_comes_once_an_epoch_and_each_epoch_is_another(undisturbed: Taken) -> None:
+    orders = []
+    for epoch in range(2):
+        steps = [
+            micro_batches for position, micro_batches in undisturbed if position.epoch == epoch
+        ]
+        orders.append(list(chain.from_iterable(chain.from_iterable(steps))))
+        assert sorted(orders[-1]) == list(range(1_590))
+    assert orders[0] != orders[1]
+    assert {position.window for position, _ in undisturbed} == set(range(WINDOWS))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_any_number_of_ranks_takes_the_same_steps(
+    corpus: Corpus, tokenizer: str, undisturbed: Taken, world_size: int
+) -> None:
+    assert run(corpus, tokenizer, world_size) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda steps: steps[3],  # inside a window
+        lambda steps: next(p for p in steps if p == Position(0, 2, 0)),  # between windows
+        lambda steps: next(p for p in steps if p == Position(1, 0, 0)),  # between epochs
+        lambda steps: steps[-1],  # the last step of all
+    ],
+)
+def test_a_resumed_stream_is_the_rest_of_the_list(
+    corpus: Corpus, tokenizer: str, undisturbed: Taken, find: object
+) -> None:
+    assert callable(find)
+    positions = [position for position, _ in undisturbed]
+    start = find(positions)
+    rest = undisturbed[positions.index(start) :]
+    assert run(corpus, tokenizer, world_size=2, start=start) == rest
+
+
+def test_a_stream_without_epochs_lasts_for_the_steps(
+    corpus: Corpus, tokenizer: str, undisturbed: Taken
+) -> None:
+    start, steps = undisturbed[5][0], len(undisturbed) - 3
+    taken = run(corpus, tokenizer, 2, epochs=None, start=start, max_steps=steps)
+    assert taken[: len(undisturbed) - 5] == undisturbed[5:]
+    assert [position.epoch for position, _ in taken[-2:]] == [2, 2]
+
+
+def test_a_slow_consumer_is_not_outrun(corpus: Corpus, tokenizer: str) -> None:
+    """Tokenizing epochs in advance would take the CPU from training."""
+    stream = step_stream(
+        corpus,
+        tokenizer,
+        BATCHES,
+        seed=SEED,
+        epochs=1_000,
+        world_size=1,
+        start=Position(),
+        max_steps=None,
+    )
+    (shard,) = stream.streaming_split(1, equal=True)
+    steps = iterate_steps(shard, 0, 1, Position())
+    next(steps)
+    time.sleep(4)
+    assert next(steps).position == Position(0, 0, 1)
+    tasks = re.search(r"(\d+) tasks executed", shard.stats())
+    assert tasks is not None
+    assert 1 <= int(tasks[1]) < 30
+    steps.close()
+
+
+def test_the_far_end_of_a_stream_costs_little() -> None:
+    far = stretches(5, 100_000_000)
+    assert [len(stretch) for stretch in far[:256]] == [1] * 256
+    assert [number for stretch in far[:600] for number in stretch] == list(
+        range(5, 5 + 256 + 512 + 4 * 88)
+    )
+    assert far[-1].stop == 100_000_000
+    assert len(far) < 5_000
