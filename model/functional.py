@@ -1,4 +1,4 @@
-"""Dropout and attention. On a CPU both have their own form, for speed; here alone devices differ.
+"""Dropout and attention, with forms of their own on a CPU, for speed.
 
 On a GPU the fused kernels of torch are the fastest. On a CPU torch draws dropout's coins one float
 at a time, which took a sixth of a training step, and leaves its fused attention kernel as soon as
@@ -41,6 +41,19 @@ def attend(
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=visible, dropout_p=dropout, is_causal=causal
     )
+
+
+def visible_tokens(tokens: Tensor, pad_id: int) -> Tensor | None:
+    """What `attend` may see of padded ids [B, S]: [B, 1, 1, S], False at padding.
+
+    A row's first token is always visible, so that a row of nothing but padding stays finite. None:
+    there is no padding, and no mask to apply; on a GPU, where asking would wait for it, never None.
+    """
+    visible = tokens != pad_id
+    if tokens.device.type == "cpu" and bool(visible.all()):
+        return None
+    visible[:, 0] = True
+    return visible[:, None, None, :]
 
 
 def attention_weights(

@@ -51,7 +51,9 @@ def smoothed_cross_entropy(
         real: [N], bool; other positions count for nothing.
         smoothing: ε.
     """
-    loss: Tensor = _SmoothedCrossEntropy.apply(hidden, weight, correct, real, smoothing)  # type: ignore[no-untyped-call]
+    loss: Tensor = _SmoothedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, correct, real, smoothing, torch.is_grad_enabled()
+    )
     return loss
 
 
@@ -59,13 +61,19 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
     """The loss and its gradients in one go, a few hundred positions at a time.
 
     The [N, V] logits are the largest tensor of training by far. Here only a chunk of them exists at
-    any time, small enough for a CPU's cache, and in one place it turns from logits into
-    probabilities into its own gradient. The backward pass has only a factor left to apply.
+    any time, and in one place it turns from logits into probabilities into its own gradient. The
+    backward pass has only a factor left to apply.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, correct: Tensor, real: Tensor, smoothing: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        correct: Tensor,
+        real: Tensor,
+        smoothing: float,
+        with_gradient: bool,
     ) -> Tensor:
         device, vocabulary_size = hidden.device.type, weight.size(0)
         autocast = torch.is_autocast_enabled(device)
@@ -75,6 +83,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
             loss = torch.zeros((), dtype=dtype, device=hidden.device)
             hidden_gradient, weight_gradient = torch.empty_like(hidden), torch.zeros_like(weight)
             product_weight = weight.to(product_dtype)
+            # 16 MiB of logits fit a CPU's cache; a GPU wants large products.
             rows = max(1, (2**22 if device == "cpu" else 2**27) // vocabulary_size)
             # Memory that is written again and again; fresh memory would cost page faults.
             buffer = hidden.new_empty(
@@ -95,7 +104,7 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                 log_normalizer = highest - gradient.amax(dim=1, keepdim=True).log()
                 loss += (log_normalizer - score).masked_fill(padding, 0.0).sum()
 
-                if any(ctx.needs_input_grad):
+                if with_gradient:
                     gradient -= smoothing / vocabulary_size
                     gradient.scatter_add_(
                         1, targets, gradient.new_full(targets.shape, smoothing - 1)
@@ -106,11 +115,12 @@ class _SmoothedCrossEntropy(torch.autograd.Function):
                         weight_gradient.addmm_(gradient.T, x)
                     else:
                         weight_gradient += gradient.T @ x
-        ctx.save_for_backward(hidden_gradient, weight_gradient)
+        if with_gradient:
+            ctx.save_for_backward(hidden_gradient, weight_gradient)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * factor, weight_gradient * factor, None, None, None
+        return hidden_gradient * factor, weight_gradient * factor, None, None, None, None

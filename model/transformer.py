@@ -3,8 +3,7 @@
 Shapes: B batch, S source length, T target length, D model width, L decoder layers, H heads,
 V vocabulary, W hypotheses per sentence.
 
-Sequences are padded on the right with `config.pad_id`. A sequence's first token is always attended
-to, so that a row of nothing but padding stays finite.
+Sequences are padded on the right with `config.pad_id`; the masks are derived from it.
 """
 
 from typing import cast
@@ -16,7 +15,7 @@ from torch.nn import functional
 from model.attention import KeyValueCache
 from model.blocks import DecoderLayer, EncoderLayer
 from model.config import TransformerConfig
-from model.functional import dropped
+from model.functional import dropped, visible_tokens
 
 
 class DecoderState:
@@ -69,7 +68,7 @@ class Transformer(nn.Module):
 
     def encode(self, source: Tensor) -> Tensor:
         """source [B, S] (ids) → memory [B, S, D]."""
-        visible = self._visible(source)
+        visible = visible_tokens(source, self.config.pad_id)
         x = self._embed(source)
         for layer in self.encoder:
             x = layer(x, visible)
@@ -90,7 +89,7 @@ class Transformer(nn.Module):
 
         Where `weights` is given, each layer's cross-attention [B, H, T, S] is appended to it.
         """
-        visible = self._visible(source)
+        visible = visible_tokens(source, self.config.pad_id)
         x = self._embed(target)
         for layer in self._decoder_layers():
             memory_key_value = layer.cross_attention.key_value(memory)
@@ -104,9 +103,10 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def cross_attention(self, source: Tensor, target: Tensor) -> Tensor:
-        """Where each target position looks in the source: weights [L, B, H, T, S], without dropout.
+        """Where each target position looks in the source: weights [L, B, H, T, S].
 
-        source [B, S], target [B, T] (ids, from the start token on).
+        source [B, S], target [B, T] (ids, from the start token on). The weights are those before
+        dropout; in training mode the rest of the model does drop.
         """
         weights: list[Tensor] = []
         self.decode_hidden(target, self.encode(source), source, weights)
@@ -118,7 +118,7 @@ class Transformer(nn.Module):
         memory_key_value = [
             layer.cross_attention.key_value(memory) for layer in self._decoder_layers()
         ]
-        return DecoderState(memory_key_value, self._visible(source))
+        return DecoderState(memory_key_value, visible_tokens(source, self.config.pad_id))
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Feed every hypothesis its newest token [B, W] → logits [B, W, V] of the one after it."""
@@ -139,14 +139,6 @@ class Transformer(nn.Module):
         positions = sinusoid(start, tokens.size(1), width, tokens.device)
         x = self.embedding(tokens) * width**0.5 + positions.to(self.embedding.weight.dtype)
         return dropped(x, self.config.embedding_dropout if self.training else 0.0)
-
-    def _visible(self, tokens: Tensor) -> Tensor | None:
-        """[B, S] → [B, 1, 1, S], False at padding; None where there is none and asking is free."""
-        visible = tokens != self.config.pad_id
-        if tokens.device.type == "cpu" and bool(visible.all()):
-            return None
-        visible[:, 0] = True
-        return visible[:, None, None, :]
 
 
 def sinusoid(start: int, length: int, width: int, device: torch.device) -> Tensor:

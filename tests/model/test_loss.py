@@ -74,6 +74,16 @@ def test_several_chunks_equal_autograd_over_all_logits_at_once() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+def test_without_gradients_only_the_loss_is_computed(
+    make_model: MakeModel, source: Tensor, target: Tensor, target_out: Tensor
+) -> None:
+    loss = SmoothedLoss(make_model(), 0.1)
+    with torch.no_grad():
+        value, _ = loss(source, target, target_out)
+    assert value.item() == loss(source, target, target_out)[0].item()
+    assert not value.requires_grad
+
+
 def test_no_probability_underflows() -> None:
     """A hopeless prediction costs what it costs, not infinity."""
     hidden, weight = torch.tensor([[1.0]]), torch.tensor([[0.0], [3e4], [-3e4]])

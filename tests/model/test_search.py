@@ -129,7 +129,7 @@ def naive_beam(
         for score, tokens in alive:
             scores = model(source[None], torch.tensor([[1, *tokens]])).log_softmax(-1)[0, -1]
             allowed = range(2, scores.numel() if len(tokens) < max_length else 3)
-            extensions += [(score + float(scores[token]), [*tokens, token]) for token in allowed]
+            extensions += [(score + scores[token].item(), [*tokens, token]) for token in allowed]
         extensions.sort(reverse=True)
         for score, tokens in extensions[:beam]:
             if tokens[-1] == 2:

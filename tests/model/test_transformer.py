@@ -111,6 +111,10 @@ def matched_parameters(model: Transformer, gradients: bool = False) -> list[Tens
     return matched
 
 
+# torch says so of every pre-norm encoder; nothing nested is wanted here.
+pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+
+
 @pytest.fixture(params=["post", "pre"])
 def model(request: pytest.FixtureRequest, make_model: MakeModel) -> Transformer:
     model = make_model(norm=request.param)
