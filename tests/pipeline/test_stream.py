@@ -7,12 +7,13 @@ from itertools import chain
 import pytest
 import ray
 from ray.data import DataIterator
+from ray.train import DataConfig
 
 from pipeline import recipe
 from pipeline.batches import Position, iterate_steps
 from pipeline.corpus import Corpus
 from pipeline.grammar import pairs
-from pipeline.stream import step_stream, stretches
+from pipeline.stream import step_stream, stream_options, stretches
 from pipeline.tokenizer import train_tokenizer
 from tests.pipeline.small_corpus import write_corpus
 
@@ -73,7 +74,9 @@ def run(
         start=start,
         max_steps=max_steps,
     )
-    shards = stream.streaming_split(world_size, equal=True)
+    config = DataConfig(execution_options=stream_options(BATCHES), enable_shard_locality=False)
+    splits = config.configure({"steps": stream}, world_size, None, None)
+    shards = [split["steps"] for split in splits]
     shares = ray.get(
         [
             take.options(num_cpus=1 / world_size).remote(shard, rank, world_size, start, max_steps)
