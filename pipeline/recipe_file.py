@@ -78,7 +78,7 @@ def _describe(problem: dict[str, Any]) -> str:
         return f"{key}: unknown key; {did_you_mean(leaf, _keys(parents))}"
     if problem["type"] == "missing":
         return f"{key}: missing; the recipe must set it"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = str(problem["msg"]).removeprefix("Value error, ")
     if isinstance(value, dict) and not key:  # a rule across sections names its own keys
         return message
     message = message[0].lower() + message[1:]

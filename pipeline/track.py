@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlflow
 from mlflow.data.meta_dataset import MetaDataset
@@ -31,7 +31,7 @@ from pipeline.translate import Translator
 
 logger = logging.getLogger(__name__)
 
-Client = MlflowClient
+Client: TypeAlias = MlflowClient
 
 JOB_TAG = "heliograph.job"
 
