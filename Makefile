@@ -11,7 +11,7 @@ TORCH = torch==2.13.0
 TORCH_BUILDS = $(if $(shell command -v nvidia-smi),,"$(TORCH)+cpu") "$(TORCH)"
 QUIETLY = >$(VENV)/install.log 2>&1
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench schema
 .DEFAULT_GOAL = demo
 
 demo: $(STAMP)  ## the whole flow on the embedded corpus
@@ -27,6 +27,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@$(VENV)/bin/python benchmarks/train.py
+
+schema: $(STAMP)  ## recipes/schema.json, after a change to pipeline/recipe.py
+	@$(VENV)/bin/python -c "from pipeline.recipe import Recipe; print(Recipe.json_schema(), end='')" \
+	    > recipes/schema.json
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo >&2 "heliograph needs Python 3.11 or later, with venv;" \

@@ -36,6 +36,11 @@ class TrainingPlan:
         """Where the mean of the last checkpoints is kept, under the last one's step."""
         return CheckpointStore(f"{self.folder}/averages")
 
+    @property
+    def checkpoint_intervals(self) -> tuple[int, int]:
+        """A checkpoint is taken at multiples of either: each validation may be the best one."""
+        return self.train.checkpoint_steps, self.validation.every_steps
+
     def is_finished(self, state: TrainingState) -> bool:
         """Whether a job in this state has no step left to take."""
         patience = self.validation.patience

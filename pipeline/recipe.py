@@ -62,7 +62,7 @@ class Tokenizer(Section):
     """One vocabulary for both sides (section 5.1 of the paper), so that embeddings are tied."""
 
     kind: Literal["bpe", "unigram"] = "bpe"
-    """bpe: byte-level byte-pair encoding. unigram: with byte fallback. Both are reversible."""
+    """bpe: byte-pair encoding. unigram: Kudo (2018). Both over bytes, hence reversible."""
     vocabulary_size: int = Field(8000, ge=300)
     """Tokens, special ones included. A small corpus may yield fewer."""
     training_pairs: int = Field(1_000_000, ge=1)
@@ -254,6 +254,11 @@ class Recipe(Section):
         result = self.model_dump(mode="json", exclude={"cluster", "track", "registry", "storage"})
         digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:10]}"
+
+    @classmethod
+    def json_schema(cls) -> str:
+        """The schema that editors complete and check recipes by: recipes/schema.json."""
+        return json.dumps(cls.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included, as it can be read back."""

@@ -108,8 +108,11 @@ class Meter:
     target_tokens: int = 0
     positions: int = 0
     padding: int = 0
+    too_many_tokens: int = 0
+    """Pairs that were passed over because they exceed a micro-batch's budget."""
     seconds: float = 0.0
     wait: float = 0.0
+    """Of `seconds`, those spent waiting for data."""
 
     def add_batches(self, micro_batches: Iterable[MicroBatch], pad_id: int) -> None:
         """Count positions and padding, on both sides."""
@@ -131,6 +134,7 @@ class Meter:
         return Meter(
             loss=loss,
             target_tokens=self.target_tokens,
+            too_many_tokens=self.too_many_tokens,
             positions=int(positions),
             padding=int(padding),
             seconds=seconds / world_size,

@@ -4,6 +4,7 @@ The driver opens the run and hands its id to the workers; rank 0 writes metrics 
 `MetricLog`, which never makes training wait and never logs a step twice.
 """
 
+import json
 import logging
 import os
 import queue
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import mlflow
+from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, RunStatus
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from pipeline.corpus import Corpus
 from pipeline.errors import RequestError
@@ -100,12 +103,13 @@ def log_corpus(client: Client, run_id: str, corpus: Corpus, context: str) -> Non
     Args:
         context: what the corpus is for, "train" or "validation".
     """
-    source = mlflow.data.code_dataset_source.CodeDatasetSource({"identity": str(corpus.identity)})
+    source = CodeDatasetSource({"identity": json.dumps(corpus.identity)})
     name = str(corpus.identity.get("location", context))
     dataset = MetaDataset(source, name=name[:500], digest=corpus.digest[:36])
-    with mlflow.start_run(run_id=run_id):
-        mlflow.log_input(dataset, context=context)
-    client.update_run(run_id, status="RUNNING")  # leaving the context above marked it finished
+    entry = DatasetInput(
+        dataset._to_mlflow_entity(), tags=[InputTag(MLFLOW_DATASET_CONTEXT, context)]
+    )
+    client.log_inputs(run_id, datasets=[entry])
     counts = {"seen": corpus.seen, "rows": corpus.rows}
     counts |= {f"dropped/{reason}": count for reason, count in corpus.dropped.items()}
     now = int(time.time() * 1000)

@@ -32,7 +32,7 @@ from pipeline.checkpoint import (
 )
 from pipeline.corpus import Corpus
 from pipeline.evaluate import Scores
-from pipeline.model_folder import load_model, save_model
+from pipeline.model_folder import load_model, load_weights, save_model
 from pipeline.plan import TrainingPlan
 from pipeline.progress import Progress
 from pipeline.step import (
@@ -56,7 +56,7 @@ def training_loop(plan: TrainingPlan, board: Any) -> str:
             worker.take(step, wait)
             if worker.due(plan.validation.every_steps):
                 worker.validate()
-            if worker.due(plan.train.checkpoint_steps, plan.validation.every_steps):
+            if worker.due(*plan.checkpoint_intervals):
                 worker.save()
             if plan.is_finished(worker.state):
                 break
@@ -79,7 +79,7 @@ class Worker:
         self.tokenizer = Tokenizer.load(plan.tokenizer)
         self.corpus = Corpus.load(plan.corpus)
         self.validation_pairs = Corpus.load(plan.validation_corpus).head(None)
-        self.meter, self.total = Meter(), Meter()
+        self.meter = Meter()
         self._restore()
         self.module = DistributedDataParallel(
             SmoothedLoss(self.model, plan.train.label_smoothing), gradient_as_bucket_view=True
@@ -149,9 +149,11 @@ class Worker:
         self.meter.loss += loss
         self.meter.target_tokens += step.target_tokens
         self.meter.add_batches(step.micro_batches, self.model.config.pad_id)
+        self.meter.too_many_tokens += step.too_many_tokens
         self.meter.wait += wait
         self.meter.seconds += wait + time.perf_counter() - started
-        if self.due(self.plan.log_every_steps):
+        # Before a checkpoint too: the sums in it must be whole.
+        if self.due(self.plan.log_every_steps, *self.plan.checkpoint_intervals):
             self._report(step, rate, float(norm))
 
     def _report(self, step: Step, rate: float, norm: float) -> None:
@@ -175,6 +177,7 @@ class Worker:
                     "train/target_tokens_per_second": speed,
                     "train/padding": meter.padding / meter.positions,
                     "train/data_wait": meter.wait,
+                    "train/dropped_pairs": self.state.total.too_many_tokens,
                 },
             )
             done = self.plan.share_done(self.state, self._epochs_done(step))
@@ -235,7 +238,7 @@ class Worker:
             folders = [Path(temporary) / str(step) for step in steps]
             for step, folder in zip(steps, folders, strict=True):
                 self.plan.checkpoints.fetch(step, folder)
-            self.model.load_state_dict(average(folders), strict=False)
+            load_weights(self.model, average(folders))
         self.model.eval()
         bleu = self._validation_scores().bleu
         if self.log is not None:

@@ -133,3 +133,8 @@ def test_defaults_are_in_the_schema_that_editors_read() -> None:
     schema = Recipe.model_json_schema()
     assert schema["$defs"]["Model"]["properties"]["width"]["default"] == 512
     assert schema["$defs"]["Batches"]["properties"]["tokens_per_step"]["description"]
+
+
+def test_the_editors_schema_is_the_recipes() -> None:
+    text = (ROOT / "recipes" / "schema.json").read_text(encoding="utf-8")
+    assert text == Recipe.json_schema(), "run `make schema`"

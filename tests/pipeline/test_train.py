@@ -1,0 +1,152 @@
+"""Training on Ray Train's real workers: it resumes exactly, survives a kill, and stops in time."""
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from ray.train import ScalingConfig
+from safetensors.torch import load_file
+
+from pipeline import recipe, track
+from pipeline.checkpoint import TrainingState
+from pipeline.cluster import place
+from pipeline.corpus import Corpus, prepare_corpus
+from pipeline.grammar import pairs
+from pipeline.plan import TrainingPlan
+from pipeline.progress import open_board
+from pipeline.tokenizer import train_tokenizer
+from pipeline.train import train
+
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(240)]
+
+TWO_WORKERS: ScalingConfig = place(recipe.Cluster(workers=2), cpus=2, gpus=0)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = [json.dumps({"source": s, "target": t}) for s, t in pairs("train")[:300]]
+    (folder / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    path = str(folder / "pairs.jsonl")
+    data = recipe.Data(train=path, validation=path)
+    return prepare_corpus(path, data, "train", 25, str(folder / "storage"))
+
+
+@pytest.fixture
+def plan(corpus: Corpus, tmp_path: Path) -> TrainingPlan:
+    """Steps of 512 tokens in windows of 100 pairs: a window is two or three steps."""
+    client = track.connect(f"sqlite:///{tmp_path}/mlflow.db")
+    return TrainingPlan(
+        folder=str(tmp_path / "job"),
+        corpus=corpus.folder,
+        validation_corpus=corpus.folder,
+        tokenizer=train_tokenizer(
+            corpus, recipe.Tokenizer(vocabulary_size=350), str(tmp_path / "storage")
+        ),
+        seed=3,
+        model=recipe.Model(width=16, heads=2, encoder_layers=1, decoder_layers=1, feed_forward=32),
+        batches=recipe.Batches(
+            tokens_per_micro_batch=256, tokens_per_step=1024, piece_rows=25, window_pieces=4
+        ),
+        train=recipe.Train(steps=9, warmup_steps=4, checkpoint_steps=2),
+        validation=recipe.Validation(every_steps=100, sentences=4),
+        log_every_steps=1,
+        threads=1,
+        recipe_yaml="",
+        tracking_uri=client.tracking_uri,
+        run_id=track.open_run(client, "experiment", "job", "job", {}),
+    )
+
+
+def run(plan: TrainingPlan, **changes: Any) -> TrainingState:
+    """Train with some of the plan's training settings changed."""
+    settings = plan.train.model_copy(update=changes)
+    return train(replace(plan, train=settings), TWO_WORKERS, 2, open_board())
+
+
+def weights(plan: TrainingPlan) -> dict[str, torch.Tensor]:
+    newest = plan.checkpoints.steps()[-1]
+    return load_file(f"{plan.folder}/checkpoints/step-{newest:08d}/model.safetensors")
+
+
+def logged_steps(plan: TrainingPlan, key: str = "train/loss") -> list[int]:
+    client = track.connect(plan.tracking_uri)
+    return [metric.step for metric in client.get_metric_history(plan.run_id, key)]
+
+
+def elsewhere(plan: TrainingPlan, name: str) -> TrainingPlan:
+    """The same job in another folder and run."""
+    client = track.connect(plan.tracking_uri)
+    run_id = track.open_run(client, "experiment", name, name, {})
+    return replace(plan, folder=f"{plan.folder}-{name}", run_id=run_id)
+
+
+@pytest.fixture
+def undisturbed(plan: TrainingPlan) -> TrainingPlan:
+    """The plan, trained to its end in one go."""
+    whole = elsewhere(plan, "undisturbed")
+    assert run(whole).step == 9
+    return whole
+
+
+def test_a_job_in_two_starts_is_the_job_in_one(
+    plan: TrainingPlan, undisturbed: TrainingPlan
+) -> None:
+    first = run(plan, steps=5)  # in the middle of a window
+    assert (first.step, first.position.step) != (5, 0)
+    second = run(plan)
+    assert second.position == undisturbed.checkpoints.newest_state().position
+    assert second.total.target_tokens == undisturbed.checkpoints.newest_state().total.target_tokens
+    expected = weights(undisturbed)
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights(plan).items())
+    assert logged_steps(plan) == list(range(1, 10))
+    assert run(plan) == second  # nothing is left to do
+
+
+def test_a_killed_worker_changes_nothing(plan: TrainingPlan, undisturbed: TrainingPlan) -> None:
+    killed: list[int] = []
+
+    def kill_one_after_the_first_checkpoint() -> None:
+        deadline = time.monotonic() + 100
+        while not plan.checkpoints.steps() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for process in psutil.Process().children(recursive=True):
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
+                return
+
+    killer = threading.Thread(target=kill_one_after_the_first_checkpoint)
+    killer.start()
+    state = run(plan)
+    killer.join()
+    assert len(killed) == 1
+    assert state.step == 9
+    expected = weights(undisturbed)
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights(plan).items())
+    assert logged_steps(plan) == list(range(1, 10))
+
+
+def test_training_stops_when_validation_gets_no_better(plan: TrainingPlan) -> None:
+    patient = replace(plan, validation=recipe.Validation(every_steps=2, sentences=4, patience=2))
+    # At this rate nothing is learned, so no validation is better than the first.
+    state = run(patient, learning_rate=1e-12, steps=100)
+    assert state.step == 6
+    assert state.best is not None
+    assert state.best.step == 2
+    assert logged_steps(plan, "valid/bleu") == [2, 4, 6]
+    assert patient.checkpoints.steps() == [2, 4, 6]  # the best one is kept
+
+
+def test_the_average_of_the_last_checkpoints_is_scored(plan: TrainingPlan) -> None:
+    run(plan, steps=6, average_checkpoints=2, keep_checkpoints=2)
+    assert logged_steps(plan, "valid/bleu_of_average") == [6]
+    assert plan.averages.steps() in ([], [6])

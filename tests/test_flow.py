@@ -1,0 +1,167 @@
+"""The whole way on real processes: recipe, corpus, tokenizer, two DDP workers, MLflow, registry.
+
+One small job is run once for the whole module and looked at from all sides.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.tracking import MlflowClient
+
+from pipeline import grammar
+from pipeline.job import run_training_job
+from pipeline.recipe import Recipe
+from pipeline.recipe_file import parse_recipe
+
+STEPS = 12
+
+
+def small_recipe(folder: Path, **sections: Any) -> Recipe:
+    """A job of seconds on 600 sentence pairs."""
+    for split, count in (("train", 600), ("validation", 40)):
+        lines = [
+            json.dumps({"translation": {"en": source, "de": target}})
+            for source, target in grammar.pairs(split)[:count]
+        ]
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tree: dict[str, Any] = {
+        "name": "small",
+        "storage": str(folder / "storage"),
+        "data": {
+            "train": str(folder / "train.jsonl"),
+            "validation": str(folder / "validation.jsonl"),
+            "source": "en",
+            "target": "de",
+        },
+        "tokenizer": {"vocabulary_size": 400},
+        "batches": {
+            "tokens_per_micro_batch": 256,
+            "tokens_per_step": 1024,
+            "piece_rows": 50,
+            "window_pieces": 4,
+        },
+        "model": {
+            "width": 32,
+            "heads": 2,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "feed_forward": 64,
+        },
+        "train": {"steps": STEPS, "warmup_steps": 4, "checkpoint_steps": 5},
+        "validation": {"every_steps": 6},
+        "evaluate": {"beam": 2},
+        "registry": {"promote": True},
+        "cluster": {"workers": 2},
+    }
+    for name, values in sections.items():
+        tree[name] = {**tree.get(name, {}), **values} if isinstance(values, dict) else values
+    return parse_recipe(tree)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder with its own tracking store."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def job(home: Path, ray_cluster: None) -> dict[str, Any]:
+    return run_training_job(small_recipe(home))
+
+
+@pytest.fixture
+def client(job: dict[str, Any]) -> MlflowClient:
+    return MlflowClient(mlflow.get_tracking_uri())
+
+
+def test_the_result_says_what_scripts_need(job: dict[str, Any]) -> None:
+    assert job["steps"] == STEPS
+    assert job["model"] == {"name": "small", "version": 1, "uri": "models:/small/1"}
+    assert set(job["metrics"]) >= {
+        "valid/bleu",
+        "valid/chrf",
+        "valid/loss",
+        "train/target_tokens_per_second",
+        "train/padding",
+        "train/data_wait",
+    }
+    assert 0 <= job["metrics"]["train/padding"] < 0.2
+    assert Path(job["checkpoint"], "model.safetensors").is_file()
+
+
+def test_every_step_is_logged_once(job: dict[str, Any], client: MlflowClient) -> None:
+    for key in ("train/loss", "train/learning_rate", "train/gradient_norm", "train/data_wait"):
+        history = client.get_metric_history(job["run_id"], key)
+        assert [metric.step for metric in history] == list(range(1, STEPS + 1)), key
+    history = client.get_metric_history(job["run_id"], "valid/bleu")
+    assert [metric.step for metric in history] == [6, 12]
+
+
+def test_the_loss_falls(job: dict[str, Any], client: MlflowClient) -> None:
+    loss = [metric.value for metric in client.get_metric_history(job["run_id"], "train/loss")]
+    assert loss[-1] < loss[0] - 0.5
+
+
+def test_the_run_holds_recipe_data_tokenizer_and_pictures(
+    job: dict[str, Any], client: MlflowClient
+) -> None:
+    run = client.get_run(job["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.width"] == "32"
+    assert run.data.params["train.clip_norm"] == "1.0"  # defaults are recorded too
+    assert run.data.metrics["data/train/rows"] == 600
+    contexts = {item.tags[0].value for item in run.inputs.dataset_inputs}
+    assert contexts == {"train", "validation"}
+    assert run.inputs.dataset_inputs[0].dataset.digest
+    paths = {entry.path for entry in client.list_artifacts(job["run_id"])}
+    assert {"recipe.yaml", "tokenizer.json", "curves.png", "samples.json", "attention"} <= paths
+    pictures = client.list_artifacts(job["run_id"], "attention/sentence-1")
+    assert [entry.path for entry in pictures] == ["attention/sentence-1/layer-1.png"]
+
+
+def test_system_metrics_carry_the_nodes_name(job: dict[str, Any], client: MlflowClient) -> None:
+    import socket
+
+    keys = client.get_run(job["run_id"]).data.metrics
+    if not any(key.startswith("system/") for key in keys):
+        # The first sample is taken after ten seconds; this job may have taken fewer.
+        assert job["metrics"]["train/seconds"] < 10
+    else:
+        assert any(key.startswith(f"system/{socket.gethostname()}/") for key in keys)
+
+
+def test_the_same_job_again_is_finished_already(job: dict[str, Any], home: Path) -> None:
+    assert run_training_job(small_recipe(home)) == job
+
+
+def test_a_process_with_only_the_registry_reproduces_the_score(
+    job: dict[str, Any], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "jobs.evaluate", "models:/small@champion", "--json"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+    )
+    scores = json.loads(done.stdout.splitlines()[-1])
+    assert scores["sentences"] == 40
+    assert scores["bleu"] == job["metrics"]["valid/bleu"]
+    assert scores["chrf"] == job["metrics"]["valid/chrf"]
+
+
+def test_nothing_stored_is_a_pickle(job: dict[str, Any], home: Path) -> None:
+    files = [path for path in home.rglob("*") if path.is_file() and "/ray/" not in str(path)]
+    assert any(path.suffix == ".safetensors" for path in files)
+    for path in files:
+        assert path.suffix not in {".pkl", ".pt", ".pth", ".bin"}, path
+        head = path.read_bytes()[:2]
+        assert head[:1] != b"\x80", f"{path} begins as a pickle does"
+        assert head != b"PK", f"{path} is an archive, as torch.save writes"
