@@ -196,7 +196,9 @@ def _finish(
         scores = evaluate(translator, pairs, recipe.evaluate)
         _log_final(client, recipe, plan, scores, pairs, translator)
         version = registry.register(plan.run_id, folder, recipe.model_name, scores, digest)
-    return _result(recipe, plan, state, best, scores, version)
+    result = _result(recipe, plan, state, best, scores, version)
+    track.log_note(client, plan.run_id, _note(result, scores))
+    return result
 
 
 def _log_final(
@@ -221,6 +223,16 @@ def _log_final(
         client, plan.run_id, translator, samples[: recipe.track.attention_sentences]
     )
     track.log_curves(client, plan.run_id, CURVES)
+
+
+def _note(result: dict[str, Any], scores: Scores) -> str:
+    uri = result["model"]["uri"]
+    return (
+        f"**BLEU {scores.bleu:.2f}**, chrF {scores.chrf:.2f} on {scores.sentences} validation "
+        f"sentences, from step {result['checkpoint'][-8:].lstrip('0')} of {result['steps']}. "
+        f"Registered as `{uri}`: try `heliograph translate {uri}`. Where the decoder looks while "
+        "it translates is under Artifacts, attention; translations are in samples.json."
+    )
 
 
 def _result(

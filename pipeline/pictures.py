@@ -56,7 +56,7 @@ def draw_attention(
     from matplotlib.figure import Figure
 
     heads, targets, sources = weights.shape
-    columns = min(heads, 4)
+    columns = min(heads, 2)  # a page of the tracking server is no wider than two
     rows = -(-heads // columns)
     # A quarter of an inch a token keeps the labels readable whatever the lengths.
     panel = (max(3.0, 0.28 * sources + 1.2), max(2.6, 0.25 * targets + 1.2))

@@ -4,6 +4,7 @@ The driver opens the run and hands its id to the workers; rank 0 writes metrics 
 `MetricLog`, which never makes training wait and never logs a step twice.
 """
 
+import getpass
 import json
 import logging
 import os
@@ -20,12 +21,18 @@ from typing import Any, TypeAlias
 
 import mlflow
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
 
 from pipeline.corpus import Corpus
 from pipeline.errors import RequestError
@@ -84,7 +91,14 @@ def open_run(
     run = client.create_run(
         _experiment_id(client, experiment),
         run_name=name,
-        tags={JOB_TAG: job_id, "heliograph.version": version("heliograph"), **_code_version()},
+        tags={
+            JOB_TAG: job_id,
+            "heliograph.version": version("heliograph"),
+            MLFLOW_USER: getpass.getuser(),
+            MLFLOW_SOURCE_NAME: "heliograph train",
+            MLFLOW_SOURCE_TYPE: "JOB",
+            **_code_version(),
+        },
     )
     run_id = run.info.run_id
     parameters = [Param(key, str(value)) for key, value in _flatten(recipe)]
@@ -103,19 +117,23 @@ def log_corpus(client: Client, run_id: str, corpus: Corpus, context: str) -> Non
     Args:
         context: what the corpus is for, "train" or "validation".
     """
-    source = CodeDatasetSource({"identity": json.dumps(corpus.identity)})
-    name = str(corpus.identity.get("location", context))
-    dataset = MetaDataset(source, name=name[:500], digest=corpus.digest[:36])
-    entry = DatasetInput(
-        dataset._to_mlflow_entity(), tags=[InputTag(MLFLOW_DATASET_CONTEXT, context)]
+    counts: dict[str, object] = {"seen": corpus.seen, "rows": corpus.rows}
+    counts |= {f"dropped.{reason}": count for reason, count in corpus.dropped.items()}
+    source = CodeDatasetSource({"identity": json.dumps(corpus.identity)}).to_dict()
+    dataset = Dataset(
+        name=str(corpus.identity.get("location", context))[:500],
+        digest=corpus.digest[:36],
+        source_type=CodeDatasetSource._get_source_type(),
+        source=json.dumps(source),
+        profile=json.dumps(counts),
     )
+    entry = DatasetInput(dataset, tags=[InputTag(MLFLOW_DATASET_CONTEXT, context)])
     client.log_inputs(run_id, datasets=[entry])
-    counts = {"seen": corpus.seen, "rows": corpus.rows}
-    counts |= {f"dropped/{reason}": count for reason, count in corpus.dropped.items()}
-    now = int(time.time() * 1000)
-    metrics = [Metric(f"data/{context}/{key}", count, now, 0) for key, count in counts.items()]
-    client.log_batch(run_id, metrics=metrics)
-    client.set_tag(run_id, f"heliograph.{context}.digest", corpus.digest)
+    parameters = {"digest": corpus.digest, **counts}
+    client.log_batch(
+        run_id,
+        params=[Param(f"corpus.{context}.{key}", str(value)) for key, value in parameters.items()],
+    )
 
 
 class MetricLog:
@@ -228,6 +246,11 @@ def log_attention(
             client.log_figure(run_id, figure, f"attention/sentence-{number}/layer-{layer}.png")
 
 
+def log_note(client: Client, run_id: str, markdown: str) -> None:
+    """The description that MLflow shows on the run's first page."""
+    client.set_tag(run_id, MLFLOW_RUN_NOTE, markdown)
+
+
 def log_curves(client: Client, run_id: str, names: Sequence[str]) -> None:
     """A picture of the named metrics over the run's steps; those never logged are left out."""
     curves = {}
@@ -249,7 +272,9 @@ def _experiment_id(client: Client, name: str) -> str:
     location = None
     if database != client.tracking_uri:
         location = (Path(database).resolve().parent / "mlartifacts" / name).as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
+    # Without this MLflow's pages show the experiment as one of prompts and agents.
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client.create_experiment(name, artifact_location=location, tags=kind))
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -270,4 +295,4 @@ def _code_version() -> dict[str, str]:
         dirty = subprocess.check_output([*git, "status", "--porcelain"], text=True, stderr=-3)
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return {"mlflow.source.git.commit": commit, "heliograph.modified": str(bool(dirty)).lower()}
+    return {MLFLOW_GIT_COMMIT: commit, "heliograph.modified": str(bool(dirty)).lower()}

@@ -119,7 +119,8 @@ def test_the_run_holds_recipe_data_tokenizer_and_pictures(
     assert run.info.status == "FINISHED"
     assert run.data.params["model.width"] == "32"
     assert run.data.params["train.clip_norm"] == "1.0"  # defaults are recorded too
-    assert run.data.metrics["data/train/rows"] == 600
+    assert run.data.params["corpus.train.rows"] == "600"
+    assert run.data.params["corpus.train.digest"]
     contexts = {item.tags[0].value for item in run.inputs.dataset_inputs}
     assert contexts == {"train", "validation"}
     assert run.inputs.dataset_inputs[0].dataset.digest
