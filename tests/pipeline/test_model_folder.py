@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PAIRS, MakeModel
 from safetensors.torch import load_file
 
 from pipeline.errors import RequestError
 from pipeline.model_folder import load_model, read_settings, save_model
 from pipeline.recipe import Evaluate
 from pipeline.tokenizer import Tokenizer
+from tests.pipeline.conftest import PAIRS, MakeModel
 
 
 def test_a_model_comes_back_as_it_was(

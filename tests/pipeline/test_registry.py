@@ -9,7 +9,6 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from conftest import PAIRS, MakeModel
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import RequestError
@@ -17,6 +16,7 @@ from pipeline.evaluate import evaluate, write_evaluation_set
 from pipeline.recipe import Evaluate
 from pipeline.registry import fetch_model, promote, register, rollback
 from pipeline.translate import Translator
+from tests.pipeline.conftest import PAIRS, MakeModel
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [source for source, _ in PAIRS]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PAIRS, MakeModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.evaluate import evaluate
 from pipeline.recipe import Evaluate
 from pipeline.translate import Translator
+from tests.pipeline.conftest import PAIRS, MakeModel
 
 SOURCES = [source for source, _ in PAIRS]
 TARGETS = [target for _, target in PAIRS]

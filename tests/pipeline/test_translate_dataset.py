@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import PAIRS, MakeModel
 
 from pipeline.errors import RequestError
 from pipeline.translate_dataset import translate_dataset
+from tests.pipeline.conftest import PAIRS, MakeModel
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
