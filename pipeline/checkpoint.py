@@ -50,6 +50,8 @@ class TrainingState:
     latest: Validation | None = None
     best: Validation | None = None
     validations_without_better: int = 0
+    averaged: Validation | None = None
+    """Of the mean of the last checkpoints, where that was better than the best of them."""
     total: Meter = field(default_factory=Meter)
     """Summed over the whole job, restarts included; what was lost in a failure is counted once."""
 
@@ -71,7 +73,7 @@ class TrainingState:
         tree = json.loads(text)
         tree["position"] = Position(**tree["position"])
         tree["total"] = Meter(**tree["total"])
-        for key in ("latest", "best"):
+        for key in ("latest", "best", "averaged"):
             tree[key] = Validation(**tree[key]) if tree[key] else None
         return cls(**tree)
 

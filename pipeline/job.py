@@ -14,7 +14,7 @@ import ray
 import torch
 
 from pipeline import registry, track
-from pipeline.checkpoint import CheckpointStore, TrainingState
+from pipeline.checkpoint import CheckpointStore, TrainingState, load_state
 from pipeline.cluster import capacity, place, start_ray
 from pipeline.corpus import Corpus, prepare_corpus
 from pipeline.evaluate import Scores, evaluate, write_evaluation_set
@@ -188,6 +188,7 @@ def _finish(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         CheckpointStore(best.store).fetch(best.step, folder)
+        measured = load_state(folder)
         for name in ("optimizer.safetensors", "state.json", "checksums.json"):
             (folder / name).unlink()  # the registered model is what it takes to translate
         pairs = corpora.validation.head(None)
@@ -196,7 +197,9 @@ def _finish(
         scores = evaluate(translator, pairs, recipe.evaluate)
         _log_final(client, recipe, plan, scores, pairs, translator)
         version = registry.register(plan.run_id, folder, recipe.model_name, scores, digest)
-    result = _result(recipe, plan, state, best, scores, version)
+    validation = measured.averaged or measured.latest
+    assert validation is not None, "the best weights were validated, or they were not the best"
+    result = _result(recipe, plan, state, best, scores, version, validation.loss)
     track.log_note(client, plan.run_id, _note(result, scores))
     return result
 
@@ -242,9 +245,9 @@ def _result(
     best: Best,
     scores: Scores,
     version: int,
+    loss: float,
 ) -> dict[str, Any]:
     total, name = state.total, recipe.model_name
-    assert state.latest is not None, "the last step is always validated"
     return {
         "run_id": plan.run_id,
         "experiment": recipe.track.experiment,
@@ -254,7 +257,7 @@ def _result(
         "metrics": {
             "valid/bleu": scores.bleu,
             "valid/chrf": scores.chrf,
-            "valid/loss": (state.best or state.latest).loss,
+            "valid/loss": loss,
             "train/target_tokens_per_second": total.target_tokens / total.seconds,
             "train/padding": total.padding / total.positions,
             "train/data_wait": total.wait,

@@ -31,7 +31,6 @@ from pipeline.checkpoint import (
     save_state,
 )
 from pipeline.corpus import Corpus
-from pipeline.evaluate import Scores
 from pipeline.model_folder import load_model, load_weights, save_model
 from pipeline.plan import TrainingPlan
 from pipeline.progress import Progress
@@ -194,27 +193,29 @@ class Worker:
 
     def validate(self) -> None:
         """Loss and BLEU on the validation set, each rank computing a share; all ranks know both."""
-        self.model.eval()
-        pairs, batches = self.validation_pairs, self.plan.batches
-        loss = validation_loss(self.model, self.tokenizer, pairs, batches.tokens_per_micro_batch)
-        scores = self._validation_scores()
-        self.model.train()
-        self.state = self.state.with_validation(
-            Validation(self.state.step, loss, scores.bleu, scores.chrf)
-        )
+        measured = self._measure()
+        self.state = self.state.with_validation(measured)
         if self.log is not None:
-            values = {"valid/loss": loss, "valid/perplexity": math.exp(min(loss, 100.0))}
-            values |= {"valid/bleu": scores.bleu, "valid/chrf": scores.chrf}
-            self.log.log(self.state.step, values)
+            values = {"valid/loss": measured.loss, "valid/bleu": measured.bleu}
+            values |= {"valid/perplexity": math.exp(min(measured.loss, 100.0))}
+            self.log.log(self.state.step, values | {"valid/chrf": measured.chrf})
 
-    def _validation_scores(self) -> Scores:
-        settings = self.plan.validation
-        pairs = self.validation_pairs[: settings.sentences]
-        return validation_scores(self.model, self.tokenizer, pairs, settings.beam)
+    def _measure(self) -> Validation:
+        """The model as it is now."""
+        settings, pairs = self.plan.validation, self.validation_pairs
+        self.model.eval()
+        loss = validation_loss(
+            self.model, self.tokenizer, pairs, self.plan.batches.tokens_per_micro_batch
+        )
+        scores = validation_scores(
+            self.model, self.tokenizer, pairs[: settings.sentences], settings.beam
+        )
+        self.model.train()
+        return Validation(self.state.step, loss, scores.bleu, scores.chrf)
 
     def save(self) -> None:
         """Write a checkpoint, drop those that are no longer kept; rank 0 only."""
-        if self.log is None:
+        if self.rank != 0 or self.log is None:
             return
         started = time.perf_counter()
         self.plan.checkpoints.save(self.state.step, self._write)
@@ -239,11 +240,12 @@ class Worker:
             for step, folder in zip(steps, folders, strict=True):
                 self.plan.checkpoints.fetch(step, folder)
             load_weights(self.model, average(folders))
-        self.model.eval()
-        bleu = self._validation_scores().bleu
+        measured = self._measure()
         if self.log is not None:
-            self.log.log(self.state.step, {"valid/bleu_of_average": bleu})
-            if self.state.best is None or bleu > self.state.best.bleu:
+            self.log.log(self.state.step, {"valid/bleu_of_average": measured.bleu})
+        if self.state.best is None or measured.bleu > self.state.best.bleu:
+            self.state = replace(self.state, averaged=measured)
+            if self.rank == 0:
                 self.plan.averages.save(self.state.step, self._write)
 
 
