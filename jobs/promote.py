@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from jobs.command import DONE, GATE_SAID_NO, Answer, command, run_alone
-from pipeline.model_uri import check_model
+from pipeline.model_uri import check_model, check_name
 from pipeline.recipe import Registry
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")]
@@ -25,8 +25,11 @@ def promote(name: Name, version: Version = None, margin: Margin = DEFAULT_MARGIN
 
     Exit code 3 when it is not.
     """
-    if version is not None:
-        check_model(f"models:/{name}/{version}")  # at once: what follows loads torch and MLflow
+    # At once: what follows loads torch and MLflow.
+    if version is None:
+        check_name(name)
+    else:
+        check_model(f"models:/{name}/{version}")
     from pipeline import registry
 
     decision = registry.promote(name, version, margin)

@@ -62,32 +62,45 @@ def tracking_uri() -> str:
 def check_model(model: str) -> None:
     """Say so at once if `model` is misspelt or cannot be in the configured store.
 
-    MLflow's own client takes more than two seconds to open a SQLite store, so a name, version or
-    alias is first looked for there directly, read-only. This never says that a model is there:
-    any doubt, and any other kind of store, is left to `registry.fetch_model`.
+    MLflow's own client takes more than two seconds to open a SQLite store, and makes one where
+    there is none, so a name, version or alias is first looked for there directly, read-only. This
+    never says that a model is there: any doubt, and any other kind of store, is left to
+    `registry.fetch_model`.
 
     Raises:
         RequestError: it is not there, with the names, versions or aliases that are.
     """
     wanted = parse_model(model)
-    store_uri = os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri()
-    if not isinstance(wanted, RegisteredModel) or not store_uri.startswith(SQLITE):
+    if not isinstance(wanted, RegisteredModel):
         return
-    path = Path(store_uri.removeprefix(SQLITE).partition("?")[0])
-    if not path.exists():
-        raise unknown_model(wanted.name, [])
+    check_name(wanted.name)
     table = "model_versions" if wanted.alias is None else "registered_model_aliases"
     column = "version" if wanted.alias is None else "alias"
+    valid = _look_up(f"SELECT {column} FROM {table} WHERE name = ?", wanted.name)
+    if valid is not None:
+        check_version(wanted, valid)
+
+
+def check_name(name: str) -> None:
+    """As `check_model`, for the name of a registered model alone."""
+    names = _look_up("SELECT name FROM registered_models")
+    if names is not None and name not in names:
+        raise unknown_model(name, names)
+
+
+def _look_up(query: str, *values: str) -> list[str] | None:
+    """A column of the configured store, if that is a local SQLite file; None: it cannot be told."""
+    store_uri = os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri()
+    if not store_uri.startswith(SQLITE):
+        return None
+    path = Path(store_uri.removeprefix(SQLITE).partition("?")[0])
+    if not path.exists():
+        return []
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as store:
-            names = store.execute("SELECT name FROM registered_models").fetchall()
-            valid = store.execute(f"SELECT {column} FROM {table} WHERE name = ?", [wanted.name])
-            values = valid.fetchall()
+            return [str(value) for (value,) in store.execute(query, values)]
     except sqlite3.Error:
-        return  # locked, or another release's tables
-    if (wanted.name,) not in names:
-        raise unknown_model(wanted.name, [name for (name,) in names])
-    check_version(wanted, [str(value) for (value,) in values])
+        return None  # locked, or another release's tables
 
 
 def unknown_model(name: str, names: list[str]) -> RequestError:
