@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.command import Answer, Overrides, command, run_alone
+from pipeline.placement import check_here
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import load_recipe
 
@@ -22,12 +23,11 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> Answer:
 
 
 def run(recipe: Recipe) -> dict[str, Any]:
-    """Run the job; what is wrong with its data is said before torch and Ray are loaded."""
-    from pipeline.source import check_source
+    """Run the job; what is impossible is said before torch and Ray are loaded."""
+    check_here(recipe.cluster)
+    from pipeline.source import check_data
 
-    data = recipe.data
-    check_source(data.train, data, data.train_split)
-    check_source(data.validation, data, data.validation_split)
+    check_data(recipe.data)
     from pipeline.job import run_training_job
 
     return run_training_job(recipe)

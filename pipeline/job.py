@@ -15,14 +15,15 @@ import torch
 
 from pipeline import registry, track
 from pipeline.checkpoint import CheckpointStore, TrainingState, load_state
-from pipeline.cluster import capacity, place, start_ray
+from pipeline.cluster import capacity, start_ray
 from pipeline.corpus import Corpus, prepare_corpus
 from pipeline.evaluate import Scores, evaluate, write_evaluation_set
 from pipeline.model_uri import tracking_uri
+from pipeline.placement import check_here, place
 from pipeline.plan import TrainingPlan
 from pipeline.progress import ProgressLine, open_board
 from pipeline.recipe import Recipe
-from pipeline.source import check_source
+from pipeline.source import check_data
 from pipeline.tokenizer import Tokenizer, train_tokenizer
 from pipeline.train import train
 from pipeline.translate import Translator
@@ -50,16 +51,14 @@ def run_training_job(recipe: Recipe) -> dict[str, Any]:
     Raises:
         RequestError: the recipe cannot be run on this data, cluster or tracking server.
     """
-    check_source(recipe.data.train, recipe.data, recipe.data.train_split)
-    check_source(recipe.data.validation, recipe.data, recipe.data.validation_split)
-    if "RAY_ADDRESS" not in os.environ:  # Ray will start on this machine, so it can be judged now
-        place(recipe.cluster, os.cpu_count() or 1, torch.cuda.device_count())
+    check_data(recipe.data)
+    check_here(recipe.cluster)
     client = track.connect(tracking_uri())
     if finished := _finished_result(client, recipe):
         say(f"job {recipe.job_id} is finished already; change its seed or name to train another")
         return finished
     start_ray()
-    scaling = place(recipe.cluster, *capacity())
+    placement = place(recipe.cluster, *capacity())
 
     corpora = _prepare(recipe)
     tokenizer = train_tokenizer(corpora.train, recipe.tokenizer, _storage(recipe))
@@ -67,10 +66,10 @@ def run_training_job(recipe: Recipe) -> dict[str, Any]:
         plan = _plan(recipe, corpora, tokenizer, client.tracking_uri, run_id)
         board = open_board()
         with ProgressLine(board):
-            state = train(plan, scaling, recipe.cluster.max_failures, board)
+            state = train(plan, placement, recipe.cluster.max_failures, board)
         best = _best(plan, state)
         say(f"scoring step {best.step} by beam search and registering it")
-        finish = ray.remote(num_cpus=1, num_gpus=1 if scaling.use_gpu else 0)(_finish)
+        finish = ray.remote(num_cpus=1, num_gpus=1 if placement.use_gpu else 0)(_finish)
         result: dict[str, Any] = ray.get(finish.remote(recipe, plan, state, best, corpora))
         if recipe.registry.promote:
             decision = registry.promote(

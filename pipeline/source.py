@@ -93,6 +93,21 @@ def ordered_context() -> "ray.data.DataContext":
     return context
 
 
+def check_data(data: Data) -> None:
+    """`check_source` for both splits of a recipe, naming the recipe's key in what it raises."""
+    for key, location, split in (
+        ("data.train", data.train, data.train_split),
+        ("data.validation", data.validation, data.validation_split),
+    ):
+        try:
+            check_source(location, data, split)
+        except RequestError as error:
+            message = str(error)
+            raise RequestError(
+                message if message.startswith("data.") else f"{key}: {message}"
+            ) from None
+
+
 def check_source(location: Location, data: Data, split: str) -> None:
     """Find out, without Ray and from no more than the beginning of each file, whether the split can
     be read.

@@ -10,14 +10,13 @@ from ray.train.torch import TorchTrainer
 
 from pipeline.checkpoint import TrainingState
 from pipeline.corpus import Corpus
+from pipeline.placement import Placement
 from pipeline.plan import TrainingPlan
 from pipeline.stream import step_stream, stream_options
 from pipeline.worker import training_loop
 
 
-def train(
-    plan: TrainingPlan, scaling: ScalingConfig, max_failures: int, board: Any
-) -> TrainingState:
+def train(plan: TrainingPlan, placement: Placement, max_failures: int, board: Any) -> TrainingState:
     """Train to the end of the plan, from its newest checkpoint if it has one.
 
     Raises:
@@ -26,9 +25,14 @@ def train(
     state = plan.checkpoints.newest_state()
     if plan.is_finished(state):
         return state
+    gpu = {"GPU": 1} if placement.use_gpu else {}
     trainer = TorchTrainer(
         partial(training_loop, plan, board),
-        scaling_config=scaling,
+        scaling_config=ScalingConfig(
+            num_workers=placement.workers,
+            use_gpu=placement.use_gpu,
+            resources_per_worker={"CPU": placement.cpus_per_worker} | gpu,
+        ),
         run_config=RunConfig(
             # Ray Train would resume a run of the same name by itself; ours resumes by its own
             # checkpoints, so each start is a new run to Ray.
@@ -38,7 +42,7 @@ def train(
             logging_config=LoggingConfig("ERROR"),
         ),
         # Called at each start of the workers: the stream begins where the newest checkpoint stands.
-        datasets={"steps": partial(_remaining_steps, plan, scaling.num_workers)},
+        datasets={"steps": partial(_remaining_steps, plan, placement.workers)},
         # Which node a batch lies on must not decide who gets it.
         dataset_config=DataConfig(
             execution_options=stream_options(plan.batches), enable_shard_locality=False

@@ -18,7 +18,7 @@ SOURCES = sorted(
 
 # Where each library may be imported; every other place is kept free of it.
 RAY_DATA = {"source", "corpus", "batches", "stream", "train", "translate_dataset"}
-RAY_TRAIN = {"cluster", "worker", "train", "job"}
+RAY_TRAIN = {"worker", "train"}
 MLFLOW = {"track", "versions", "registry", "pyfunc"}
 DATASETS = {"files", "source"}
 

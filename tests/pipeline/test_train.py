@@ -12,14 +12,13 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from ray.train import ScalingConfig
 from safetensors.torch import load_file
 
 from pipeline import recipe, track
 from pipeline.checkpoint import TrainingState
-from pipeline.cluster import place
 from pipeline.corpus import Corpus, prepare_corpus
 from pipeline.grammar import pairs
+from pipeline.placement import place
 from pipeline.plan import TrainingPlan
 from pipeline.progress import open_board
 from pipeline.tokenizer import train_tokenizer
@@ -27,7 +26,7 @@ from pipeline.train import train
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(240)]
 
-TWO_WORKERS: ScalingConfig = place(recipe.Cluster(workers=2), cpus=2, gpus=0)
+TWO_WORKERS = place(recipe.Cluster(workers=2), cpus=2, gpus=0)
 
 
 @pytest.fixture(scope="module")

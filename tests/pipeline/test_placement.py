@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.cluster import place
 from pipeline.errors import RequestError
+from pipeline.placement import Placement, place
 from pipeline.recipe import Cluster
 
 
@@ -12,10 +12,8 @@ from pipeline.recipe import Cluster
     [(2, 1, 1), (2, 2, 0.5), (1, 1, 0.5), (8, 2, 3), (8, 4, 1), (8, 7, 1), (64, 8, 7), (4, 4, 0.7)],
 )
 def test_cpu_workers_leave_a_cpu_for_the_data(cpus: int, workers: int, share: float) -> None:
-    scaling = place(Cluster(workers=workers), cpus, gpus=0)
-    assert scaling.resources_per_worker == {"CPU": share}
+    assert place(Cluster(workers=workers), cpus, gpus=0) == Placement(workers, share, False)
     assert cpus - workers * share >= min(1, cpus / 2)
-    assert not scaling.use_gpu
 
 
 def test_gpus_are_used_where_there_are_enough() -> None:
