@@ -158,6 +158,28 @@ def test_a_process_with_only_the_registry_reproduces_the_score(
     assert scores["chrf"] == job["metrics"]["valid/chrf"]
 
 
+def test_lines_in_are_lines_out(job: dict[str, Any], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.translate", "models:/small@champion"]
+    text = "The dog sleeps.\n\n  \nA small man laughs."
+    done = subprocess.run(
+        command, cwd=tmp_path, input=text, capture_output=True, text=True, timeout=120, check=True
+    )
+    _, empty, blank, _ = done.stdout.splitlines()
+    assert (empty, blank) == ("", "")
+
+
+def test_the_champion_is_not_promoted_again(job: dict[str, Any], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jobs.promote", "small", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "promoted": False,
+        "reason": "version 1 is the champion already",
+        "champion": 1,
+        "previous": 1,
+    }
+
+
 def test_nothing_stored_is_a_pickle(job: dict[str, Any], home: Path) -> None:
     files = [path for path in home.rglob("*") if path.is_file() and "/ray/" not in str(path)]
     assert any(path.suffix == ".safetensors" for path in files)
