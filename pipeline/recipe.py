@@ -6,7 +6,7 @@ a second, before torch or Ray are loaded. Lengths are in tokens, durations in op
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -26,15 +26,42 @@ class PairOfFiles(Section):
     target: str
 
 
-Location = str | list[str] | PairOfFiles
+class Stream(Section):
+    """What `datasets.load_dataset(stream, data_files=files, streaming=True)` opens: other formats
+    than those read here directly, in a hub dataset, a folder or files."""
+
+    stream: str
+    """A hub dataset, a folder, or a format of `datasets`: arrow, webdataset, text, xml, …"""
+    files: str | list[str] | None = None
+    """The files, where `stream` is a format; globs allowed."""
+
+
+Location = str | list[str] | PairOfFiles | Stream
+
+
+class Ingredient(Section):
+    """One corpus of a mixture."""
+
+    location: Location
+    weight: float = Field(1.0, gt=0, le=1000)
+    """How often an epoch uses each of its pairs: 2 is twice, 0.5 is one half in one epoch and the
+    other half in the next."""
+    split: str | None = None
+    """None, here and below: as in the data section."""
+    configuration: str | None = None
+    revision: str | None = None
+    source: str | None = None
+    target: str | None = None
 
 
 class Data(Section):
     """Where the sentence pairs come from, and which of them are used."""
 
-    train: Location
+    train: Location | list[Ingredient]
     """A hub dataset's name, a folder, files (Parquet, JSON lines, CSV, TSV; globs allowed), a pair
-    of text files {source: …, target: …}, or embedded:train, the corpus inside this package."""
+    of text files {source: …, target: …}, whatever else `datasets` can stream {stream: …}, or
+    embedded:train, the corpus inside this package. A list of {location: …, weight: …} mixes
+    several."""
     validation: Location
     """Likewise. BLEU on it chooses the best checkpoint, and the gate compares models on it."""
     train_split: str = "train"
@@ -49,6 +76,16 @@ class Data(Section):
     """The source's column, or its key inside a `translation` column."""
     target: str = "target"
     """The target's, likewise."""
+    max_rows: int | None = Field(None, ge=1)
+    """Of each corpus at most this many rows are read, evenly from the beginnings of its files or
+    shards. None: all; of a stream, where only train.steps ends training, as many as that needs."""
+    unicode: Literal["NFC", "NFKC"] | None = None
+    """Text is brought to this normal form, in training and whenever the model translates."""
+    drop_identical: bool = False
+    """A pair whose sides are equal is dropped and counted."""
+    drop_duplicates: bool = False
+    """Of equal pairs the first is kept, the others are dropped and counted. Reads the data twice.
+    """
     max_characters: int = Field(2000, ge=1)
     """A pair with a longer side is dropped and counted."""
     max_length_ratio: float = Field(9.0, ge=1.0)
@@ -56,6 +93,19 @@ class Data(Section):
     Ten is added to both lengths first, so that short pairs are not judged by a few letters."""
     max_dropped_share: Share = 0.1
     """A corpus that loses a larger share of its rows stops the job with the reasons."""
+
+    @property
+    def ingredients(self) -> list[tuple[Location, "Data", float]]:
+        """What training mixes: each corpus' location, this section as it applies to it, and its
+        weight."""
+        mixture: list[tuple[Location, Data, float]] = []
+        for each in self.train if isinstance(self.train, list) else [self.train]:
+            if not isinstance(each, Ingredient):
+                return [(cast(Location, self.train), self, 1.0)]
+            own = each.model_dump(exclude={"location", "weight", "split"}, exclude_none=True)
+            own |= {"train": each.location, "train_split": each.split or self.train_split}
+            mixture.append((each.location, self.model_copy(update=own), each.weight))
+        return mixture
 
 
 class Tokenizer(Section):
@@ -67,6 +117,18 @@ class Tokenizer(Section):
     """Tokens, special ones included. A small corpus may yield fewer."""
     training_pairs: int = Field(1_000_000, ge=1)
     """Trained on this many pairs, taken evenly over the corpus."""
+
+
+class Augment(Section):
+    """Robustness: words are cut into other tokens each time they are seen in training. The draws
+    follow from the seed, so that a resumed job sees what an undisturbed one does."""
+
+    bpe_dropout: Rate = 0.0
+    """Provilkov et al. (2020): each merge of a word's tokens is left out with this probability;
+    0.1 is usual. For tokenizer.kind bpe."""
+    unigram_alpha: float | None = Field(None, gt=0)
+    """Kudo (2018): a word's tokenization is drawn with probability ∝ (its likelihood) ** alpha; 0.2
+    is usual, less is wilder. For tokenizer.kind unigram. None: always the likeliest."""
 
 
 class Batches(Section):
@@ -224,6 +286,7 @@ class Recipe(Section):
     """Folder or fsspec URL for corpora, tokenizers and checkpoints; every node must reach it."""
     data: Data
     tokenizer: Tokenizer = Tokenizer()
+    augment: Augment = Augment()
     batches: Batches = Batches()
     model: Model = Model()
     train: Train
@@ -240,6 +303,20 @@ class Recipe(Section):
             raise ValueError(
                 f"batches.tokens_per_step {step} must be at least tokens_per_micro_batch {micro}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _augments_its_tokenizer(self) -> "Recipe":
+        for key, kind, given in (
+            ("bpe_dropout", "bpe", self.augment.bpe_dropout > 0),
+            ("unigram_alpha", "unigram", self.augment.unigram_alpha is not None),
+        ):
+            if given and self.tokenizer.kind != kind:
+                value = getattr(self.augment, key)
+                raise ValueError(
+                    f"augment.{key} {value} is for tokenizer.kind {kind}, and this recipe's is "
+                    f"{self.tokenizer.kind}"
+                )
         return self
 
     @property

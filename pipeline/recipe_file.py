@@ -70,8 +70,8 @@ def _describe(problem: dict[str, Any]) -> str:
     key, value = problem["key"], problem["input"]
     if key in ("data.train", "data.validation"):
         return (
-            f"{key}: {value!r}: must be a name or path, a list of files, "
-            "or {source: file, target: file}"
+            f"{key}: {value!r}: must be a name or path, a list of files, {{source: file, target: "
+            "file}, {stream: name}, or, in data.train, a list of {location: …, weight: …}"
         )
     if problem["type"] == "extra_forbidden":
         *parents, leaf = key.split(".")
