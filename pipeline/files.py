@@ -1,49 +1,40 @@
 """Which files a location of the recipe means: hub names, folders, globs and plain paths.
 
-A hub dataset and a folder on disk go by the rules of `datasets`: the configurations in the README,
-else the split patterns (train.jsonl, data/validation-00000-of-00001.parquet, …). Nothing of the
-data itself is read here.
+A folder written by `save_to_disk` lists its own files; a hub dataset and any other folder go by the
+rules of `datasets` (see `hub`). Nothing of the data itself is read here.
 """
 
-import logging
+import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from fsspec.utils import glob_translate
 from pyarrow import ArrowException
-from pyarrow.fs import (
-    FileSelector,
-    FileSystem,
-    FileType,
-    FSSpecHandler,
-    LocalFileSystem,
-    PyFileSystem,
-)
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, PyFileSystem
 
 from pipeline.errors import RequestError, did_you_mean
-from pipeline.recipe import Data, Location, PairOfFiles
+from pipeline.hub import dataset_builder, hub_revision, one_line, settings_of, split_files
+from pipeline.recipe import Data, Location, PairOfFiles, Stream
+from pipeline.remote import RemoteFiles
 
 FORMATS = {
     ".parquet": "parquet",
+    ".arrow": "arrow",
     ".jsonl": "json",
     ".ndjson": "json",
     ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
 }
-"""By suffix. The text formats may be compressed: .gz, .bz2, .zst or .lz4 after the suffix."""
-COMPRESSIONS = (".gz", ".bz2", ".zst", ".lz4")
-HUB_SECONDS = 10.0
-"""The hub answers its first request within this time or counts as out of reach."""
+"""By suffix. The text formats may be compressed: one of COMPRESSIONS after the suffix."""
+BINARY = ("parquet", "arrow")
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-_READABLE = "Parquet, JSON lines, CSV and TSV: " + ", ".join(FORMATS)
+_READABLE = "Parquet, Arrow, JSON lines, CSV and TSV: " + ", ".join(FORMATS)
 
 
 @dataclass(frozen=True)
@@ -57,14 +48,18 @@ class Files:
     identity: dict[str, Any]
     """JSON. Two locations with the same identity hold the same data: revision, or the files' sizes
     and times of change."""
+    delimiter: str | None = None
+    """Between a CSV file's cells, where the dataset's README says so. None: by the suffix."""
 
 
-def find_files(location: Location, data: Data, split: str) -> Files:
-    """The files that hold `split` of `location`.
+def find_files(location: Location, data: Data, split: str) -> Files | Stream:
+    """The files that hold `split` of `location`; a stream, where only `datasets` can read them.
 
     Raises:
         RequestError: something is not there, cannot be reached, or has a suffix that is not read.
     """
+    if isinstance(location, Stream):
+        return location
     if isinstance(location, PairOfFiles):
         paths = [location.source, location.target]
         filesystem, found = _existing(paths)
@@ -73,14 +68,18 @@ def find_files(location: Location, data: Data, split: str) -> Files:
         if not location:
             raise RequestError("a list of files must not be empty")
         return _plain_files(location)
-    if os.path.isdir(location):
-        paths, _ = _split_of_dataset(os.path.abspath(location), data, split, revision=None)
-        filesystem, found = _existing(paths)
-        identity = {"location": location, "split": split, "configuration": data.configuration}
-        return _described([(path,) for path in found], filesystem, identity)
-    if _is_hub_name(location) and not os.path.exists(location):
+    if (folder := _folder(location)) is not None:
+        return _saved_files(location, *folder, split) or _folder_files(location, data, split)
+    if is_hub_name(location) and not os.path.exists(location):
         return _hub_files(location, data, split)
     return _plain_files([location])
+
+
+def is_hub_name(location: str) -> bool:
+    """Whether it looks like NAME or OWNER/NAME, and not like a file that we read."""
+    return bool(_HUB_NAME.fullmatch(location)) and not location.lower().endswith(
+        (*FORMATS, *COMPRESSIONS)
+    )
 
 
 def filesystem_of(location: str) -> tuple[FileSystem, str]:
@@ -95,7 +94,7 @@ def filesystem_of(location: str) -> tuple[FileSystem, str]:
         # Explicit, so that workers reach what the driver reaches, whatever their environment; not
         # the cached instance, which when pickled forgets what equals this process' defaults.
         hub = HfFileSystem(endpoint=constants.ENDPOINT, token=get_token(), skip_instance_cache=True)
-        return PyFileSystem(FSSpecHandler(hub)), location.removeprefix("hf://")
+        return PyFileSystem(RemoteFiles(hub)), location.removeprefix("hf://")
     try:
         return FileSystem.from_uri(location)  # type: ignore[no-any-return]
     except (ArrowException, ValueError):
@@ -105,16 +104,19 @@ def filesystem_of(location: str) -> tuple[FileSystem, str]:
             remote, path = fsspec.core.url_to_fs(location)
         except (ImportError, ValueError) as error:
             raise RequestError(f"{location!r} cannot be opened: {error}") from error
-        return PyFileSystem(FSSpecHandler(remote)), path
+        return PyFileSystem(RemoteFiles(remote)), path
 
 
 def format_of(path: str) -> str:
-    """parquet, json, csv or tsv, by the suffix; RequestError if it is none of them."""
+    """parquet, arrow, json, csv or tsv, by the suffix; RequestError if it is none of them."""
     suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
     compressed = bool(suffixes) and suffixes[-1] in COMPRESSIONS
     suffix = "".join(suffixes[-2:-1] if compressed else suffixes[-1:])
-    if suffix not in FORMATS or (compressed and suffix == ".parquet"):
-        raise RequestError(f"{path!r}: cannot read files like this; what is read is {_READABLE}")
+    if suffix not in FORMATS or (compressed and FORMATS[suffix] in BINARY):
+        raise RequestError(
+            f"{path!r}: cannot read files like this; what is read is {_READABLE}. "
+            "Other formats that `datasets` knows: {stream: FORMAT, files: …}"
+        )
     return FORMATS[suffix]
 
 
@@ -156,102 +158,113 @@ def _glob(filesystem: FileSystem, pattern: str) -> list[str]:
 
 
 def _described(
-    entries: list[tuple[str, ...]], filesystem: FileSystem, identity: dict[str, Any]
+    entries: list[tuple[str, ...]],
+    filesystem: FileSystem,
+    identity: dict[str, Any],
+    delimiter: str | None = None,
 ) -> Files:
     infos = filesystem.get_file_info([path for entry in entries for path in entry])
     files = [{"path": i.path, "size": i.size, "modified": i.mtime_ns} for i in infos]
-    return Files(tuple(entries), filesystem, identity | {"files": files})
+    return Files(tuple(entries), filesystem, identity | {"files": files}, delimiter)
 
 
-# --- The hub, and folders laid out like it ------------------------------------------------------
+# --- Folders, and the hub, whose datasets are laid out like them --------------------------------
 
 
-def _is_hub_name(location: str) -> bool:
-    return bool(_HUB_NAME.fullmatch(location)) and not location.lower().endswith(
-        (*FORMATS, *COMPRESSIONS)
+def _folder(location: str) -> tuple[FileSystem, str] | None:
+    """The folder's file system and its path in it; None: the location is no folder."""
+    if "://" not in location:
+        path = os.path.abspath(location)
+        return (LocalFileSystem(), path) if os.path.isdir(path) else None
+    filesystem, path = filesystem_of(location)
+    path = path.rstrip("/")
+    try:
+        kind = filesystem.get_file_info(path).type
+    except Exception as error:  # whatever the file system's client raises
+        raise RequestError(f"{location!r} cannot be looked up: {one_line(error)}") from error
+    return (filesystem, path) if kind == FileType.Directory else None
+
+
+def _saved_files(location: str, filesystem: FileSystem, path: str, split: str) -> Files | None:
+    """The files of `Dataset.save_to_disk`, or of a split of `DatasetDict.save_to_disk`; None: the
+    folder is neither. A `Dataset` has one split, which is taken whatever it is called."""
+    splits = _json(filesystem, f"{path}/dataset_dict.json")
+    if splits is not None:
+        if split not in splits["splits"]:
+            hint = did_you_mean(split, splits["splits"])
+            raise RequestError(f"{location!r} has no split {split!r}; {hint}")
+        path = f"{path}/{split}"
+    state = _json(filesystem, f"{path}/state.json")
+    if state is None and splits is None:
+        return None
+    if state is None:
+        raise RequestError(f"{path!r} has no state.json: save_to_disk did not end; save it again")
+    found = [f"{path}/{file['filename']}" for file in state["_data_files"]]
+    for info in filesystem.get_file_info(found):
+        if info.type != FileType.File:
+            raise RequestError(f"{info.path!r}: no such file, but state.json beside it names it")
+    return _described(
+        [(file,) for file in found], filesystem, {"location": location, "split": split}
     )
 
 
-def _hub_files(name: str, data: Data, split: str) -> Files:
-    revision = _hub_revision(name, data.revision)
-    paths, _ = _split_of_dataset(name, data, split, revision)
+def _json(filesystem: FileSystem, path: str) -> Any:
+    """A small file's content; None: there is none."""
+    if filesystem.get_file_info(path).type != FileType.File:
+        return None
+    with filesystem.open_input_stream(path) as file:
+        try:
+            return json.loads(file.read())
+        except ValueError as error:
+            raise RequestError(f"{path!r} is not JSON ({error}): save the folder again") from error
+
+
+def _folder_files(location: str, data: Data, split: str) -> Files | Stream:
+    if "://" in location and not location.startswith("file://"):
+        raise RequestError(
+            f"{location!r} is a folder far away, and none of save_to_disk: name its files, as in "
+            f"{location.rstrip('/') + '/train-*.parquet'!r}"
+        )
+    path = os.path.abspath(location.removeprefix("file://"))
+    builder = dataset_builder(path, data.configuration)
+    files = split_files(builder, split, location)
+    if not _reads_directly(builder, files):
+        return Stream(stream=path)
+    filesystem, found = _existing(files)
+    identity = {"location": location, "split": split, "configuration": data.configuration}
+    delimiter = settings_of(builder).get("sep")
+    return _described([(file,) for file in found], filesystem, identity, delimiter)
+
+
+def _hub_files(name: str, data: Data, split: str) -> Files | Stream:
+    revision = hub_revision(name, data.revision)
+    builder = dataset_builder(name, data.configuration, revision)
+    paths = split_files(builder, split, name)
+    if not _reads_directly(builder, paths):
+        return Stream(stream=name)
     filesystem, _ = filesystem_of(paths[0])
     found = [path.removeprefix("hf://") for path in paths]
+    try:
+        infos = filesystem.get_file_info(found)
+    except Exception as error:
+        raise RequestError(f"{name!r}: its files cannot be listed: {one_line(error)}") from error
     identity = {
         "location": name,
         "split": split,
         "configuration": data.configuration,
         "revision": revision,
-        "files": [{"path": i.path, "size": i.size} for i in filesystem.get_file_info(found)],
+        "files": [{"path": i.path, "size": i.size} for i in infos],
     }
-    return Files(tuple((path,) for path in found), filesystem, identity)
+    entries = tuple((path,) for path in found)
+    return Files(entries, filesystem, identity, settings_of(builder).get("sep"))
 
 
-def _hub_revision(name: str, revision: str | None) -> str:
-    """The commit that `revision` is now: one request, so that no network is noticed at once."""
-    from huggingface_hub import HfApi, constants
-    from huggingface_hub import errors as hub_errors
-
+def _reads_directly(builder: Any, paths: list[str]) -> bool:
+    """Whether the readers here know the files' formats, and all that the README says of them."""
     try:
-        info = HfApi().dataset_info(name, revision=revision, timeout=HUB_SECONDS)
-    except hub_errors.GatedRepoError as error:
-        raise RequestError(
-            f"{name!r} is a gated dataset: ask for access at {constants.ENDPOINT}/datasets/{name} "
-            "and set HF_TOKEN to a token of yours"
-        ) from error
-    except hub_errors.RevisionNotFoundError as error:
-        raise RequestError(f"data.revision: {name!r} has no revision {revision!r}") from error
-    except (hub_errors.RepositoryNotFoundError, hub_errors.HFValidationError) as error:
-        raise RequestError(
-            f"{name!r} is neither a file or folder here nor a dataset at {constants.ENDPOINT}: "
-            "check the spelling (OWNER/NAME); a private dataset needs HF_TOKEN"
-        ) from error
-    except Exception as error:  # whatever its HTTP client raises when there is no answer
-        raise RequestError(
-            f"{name!r} is neither a file or folder here, nor could {constants.ENDPOINT} be asked "
-            f"for a dataset of that name ({type(error).__name__}: {error}): check the network and "
-            "HF_ENDPOINT, or name local files"
-        ) from error
-    assert info.sha is not None
-    return info.sha
-
-
-def _split_of_dataset(
-    path: str, data: Data, split: str, revision: str | None
-) -> tuple[list[str], list[str]]:
-    """The paths of the split's files, and the names of all splits."""
-    with _quiet(), tempfile.TemporaryDirectory() as cache:
-        import datasets
-
-        try:
-            builder = datasets.load_dataset_builder(
-                path, data.configuration, revision=revision, cache_dir=cache
-            )
-        except Exception as error:  # `datasets` raises many kinds for what is not as it should be
-            reason = " ".join(str(error).split())
-            if isinstance(error, ValueError) and "onfig" in reason:
-                raise RequestError(f"data.configuration: {path!r}: {reason}") from error
-            raise RequestError(f"{path!r} cannot be read as a dataset: {reason}") from error
-    splits = {str(name): list(files) for name, files in (builder.config.data_files or {}).items()}
-    if split not in splits:
-        raise RequestError(f"{path!r} has no split {split!r}; {did_you_mean(split, splits)}")
-    for file in splits[split]:
-        format_of(file)
-    return splits[split], list(splits)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """`datasets` shows progress bars and warnings for what ends in one error message anyway."""
-    import datasets
-
-    logger, bars = logging.getLogger("huggingface_hub"), datasets.are_progress_bars_disabled()
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if not bars:
-            datasets.enable_progress_bars()
+        formats = {format_of(path) for path in paths}
+    except RequestError:
+        return False
+    settings = settings_of(builder)
+    known = not settings.keys() - {"sep", "delimiter"} and len(str(settings.get("sep", ","))) == 1
+    return known and (not settings or formats <= {"csv", "tsv"})

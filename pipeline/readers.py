@@ -1,34 +1,39 @@
-"""Files → tables {source: string, target: string, problem: string}, streamed.
+"""Files → tables of `rows.SCHEMA`, streamed: a bad value costs its row, a bad file says what it is.
 
-`problem` is null, "missing" (the value is null or its key absent) or "not_text" (a number, a list,
-bytes that are no UTF-8); the sides with a problem are null. Here pyarrow and Python read the files.
-Ray Data's own readers load a whole text or JSON file at once, guess types from the values ("1984"
-becomes a number), and fail on the first row that differs from those before it.
+Here pyarrow and Python read the files. Ray Data's own readers load a whole text or JSON file at
+once, guess types from the values ("1984" becomes a number), and fail on the first row that differs
+from those before it.
 """
 
 import json
 from codecs import BOM_UTF8
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from io import BufferedReader
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem
 
-from pipeline.errors import RequestError, did_you_mean
-from pipeline.files import COMPRESSIONS, format_of
+from pipeline.errors import RequestError
+from pipeline.files import format_of
+from pipeline.lines import LONGEST_LINE, line_blocks, open_file
+from pipeline.rows import SCHEMA as SCHEMA
+from pipeline.rows import (
+    ROWS,
+    Columns,
+    as_text,
+    check_columns,
+    from_python,
+    leaves_of,
+    ragged_rows,
+    table_of,
+    table_of_batch,
+)
 
-SCHEMA = pa.schema([("source", pa.string()), ("target", pa.string()), ("problem", pa.string())])
-ROWS = 8192
-"""Rows of a table, roughly: small beside memory, large beside the cost of a table."""
-
-Columns = tuple[str, str]
-"""The names of the source's and the target's column, or of their keys inside `translation`."""
+_AGAIN = "download or write it again"
+_END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
 def read_entry(
@@ -36,45 +41,70 @@ def read_entry(
     filesystem: FileSystem,
     columns: Columns,
     row_groups: range | None = None,
+    delimiter: str | None = None,
 ) -> Iterator[pa.Table]:
-    """The tables of one file or pair of files. `row_groups`: only these of a Parquet file.
+    """The tables of one file or pair of files. `row_groups`: only these of a Parquet file;
+    `delimiter`: of a CSV file that has another than the comma.
 
     Raises:
-        RequestError: a column is not there, a file is not what its suffix says, or a pair of files
-            differs in its number of lines.
+        RequestError: a column is not there, a file is damaged, cut off or not what its suffix says,
+            its connection was lost, a line is too long, or a pair of files differs in its number of
+            lines.
     """
-    if len(entry) == 2:
-        yield from _read_pair(entry, filesystem)
-        return
-    path = entry[0]
     try:
+        if len(entry) == 2:
+            yield from _read_pair(entry, filesystem)
+            return
+        path = entry[0]
         match format_of(path):
             case "parquet":
                 yield from _read_parquet(path, filesystem, columns, row_groups)
+            case "arrow":
+                yield from _read_arrow(path, filesystem, columns)
             case "json":
                 yield from _read_json_lines(path, filesystem, columns)
             case "tsv":
                 # By custom TSV has no quoting: a quotation mark is a character like any other.
-                options = pa.csv.ParseOptions(delimiter="\t", quote_char=False)
-                yield from _read_csv(path, filesystem, columns, options)
+                yield from _read_csv(path, filesystem, columns, delimiter="\t", quote_char=False)
             case _:
-                options = pa.csv.ParseOptions(newlines_in_values=True)
-                yield from _read_csv(path, filesystem, columns, options)
-    except (pa.ArrowInvalid, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise RequestError(f"{path!r} is not what its suffix says: {reason}") from error
+                yield from _read_csv(
+                    path,
+                    filesystem,
+                    columns,
+                    delimiter=delimiter or ",",
+                    newlines_in_values=True,
+                )
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise _unreadable(" or ".join(repr(path) for path in entry), error) from error
 
 
-def check_entry(entry: tuple[str, ...], filesystem: FileSystem, columns: Columns) -> bool:
+def check_entry(
+    entry: tuple[str, ...],
+    filesystem: FileSystem,
+    columns: Columns,
+    delimiter: str | None = None,
+) -> bool:
     """Whether there are rows, looking at the beginning only. Raises as `read_entry`."""
     if len(entry) == 1 and format_of(entry[0]) == "parquet":
         with _parquet_file(entry[0], filesystem) as file:
-            _parquet_columns(file, entry[0], columns)
+            leaves_of(file.schema_arrow, columns, entry[0])
             return bool(file.metadata.num_rows)
-    return any(table.num_rows for table in islice(read_entry(entry, filesystem, columns), 1))
+    tables = read_entry(entry, filesystem, columns, delimiter=delimiter)
+    # Of a pair the second as well, which shows whether both of two short files end at one line.
+    return any([table.num_rows for table in islice(tables, len(entry))])
 
 
-# --- Parquet ------------------------------------------------------------------------------------
+def _unreadable(names: str, error: Exception) -> RequestError:
+    """What to say of an error that pyarrow met while it read."""
+    reason = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno is not None:  # of the file system, not of content
+        return RequestError(f"{names} cannot be read: {error.strerror or reason}")
+    if "Truncated compressed stream" in reason:
+        return RequestError(f"{names} was cut off: its compressed data has no end; {_AGAIN}")
+    return RequestError(f"{names} is damaged or not what its suffix says: {reason}; {_AGAIN}")
+
+
+# --- Parquet and Arrow --------------------------------------------------------------------------
 
 
 def parquet_row_groups(path: str, filesystem: FileSystem) -> list[int]:
@@ -86,80 +116,71 @@ def parquet_row_groups(path: str, filesystem: FileSystem) -> list[int]:
 
 def _parquet_file(path: str, filesystem: FileSystem) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path, filesystem=filesystem)
-    except pa.ArrowInvalid as error:
-        raise RequestError(f"{path!r} is not Parquet: {error}") from error
+        return pq.ParquetFile(path, filesystem=filesystem, page_checksum_verification=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        with filesystem.open_input_file(path) as file:
+            begins = file.read(4)
+        if begins == b"PAR1":
+            raise RequestError(
+                f"{path!r} was cut off: Parquet's end is missing; {_AGAIN}"
+            ) from error
+        reason = " ".join(str(error).split())
+        raise RequestError(f"{path!r} is not Parquet: {reason}") from error
 
 
 def _read_parquet(
     path: str, filesystem: FileSystem, columns: Columns, row_groups: range | None
 ) -> Iterator[pa.Table]:
     with _parquet_file(path, filesystem) as file:
-        leaves = _parquet_columns(file, path, columns)
-        batches = file.iter_batches(
-            ROWS, None if row_groups is None else list(row_groups), list(dict.fromkeys(leaves))
-        )
+        leaves = leaves_of(file.schema_arrow, columns, path)
+        groups = None if row_groups is None else list(row_groups)
+        for batch in file.iter_batches(ROWS, groups, list(dict.fromkeys(leaves))):
+            yield table_of_batch(batch, leaves)
+
+
+def _read_arrow(path: str, filesystem: FileSystem, columns: Columns) -> Iterator[pa.Table]:
+    """Arrow's stream, which is what `datasets` writes, or Arrow's file."""
+    with filesystem.open_input_file(path) as file:
+        is_file = file.read(6) == b"ARROW1"
+        file.seek(max(0, file.size() - len(_END_OF_STREAM)))
+        ended = file.read() == _END_OF_STREAM  # a cut between two batches leaves no other trace
+        file.seek(0)
+        if not (is_file or ended):
+            raise RequestError(f"{path!r} was cut off: Arrow's end of stream is missing; {_AGAIN}")
+        reader = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
+        leaves = leaves_of(reader.schema, columns, path)
+        batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
         for batch in batches:
-            sides = [_column(batch, leaf) for leaf in leaves]
-            yield _table(*(_as_text(side) for side in sides))
-
-
-def _parquet_columns(file: pq.ParquetFile, path: str, columns: Columns) -> list[str]:
-    """Each column's path in the schema: `NAME` or `translation.NAME`."""
-    schema = file.schema_arrow
-    top = {field.name: field.type for field in schema}
-    inner = {}
-    if "translation" in top and pa.types.is_struct(top["translation"]):
-        inner = {field.name: field.type for field in top["translation"]}
-    leaves = []
-    for side, column in zip(("source", "target"), columns, strict=True):
-        if column not in top and column not in inner:
-            raise _no_column(side, column, path, top, inner)
-        kind = top.get(column, inner.get(column))
-        if not (_is_text(kind) or pa.types.is_null(kind)):
-            raise RequestError(f"data.{side}: {column!r} of {path!r} holds {kind}, not text")
-        leaves.append(column if column in top else f"translation.{column}")
-    return leaves
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return any(
-        is_kind(kind)
-        for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    )
-
-
-def _column(batch: pa.RecordBatch, leaf: str) -> pa.Array:
-    if leaf in batch.schema.names:
-        return batch.column(leaf)
-    # Not StructArray.field, which forgets that the struct itself may be null.
-    struct = batch.column("translation")
-    return struct.flatten()[struct.type.get_field_index(leaf.removeprefix("translation."))]
+            batch = batch.select(list(dict.fromkeys(leaf.split(".")[0] for leaf in leaves)))
+            for start in range(0, batch.num_rows, ROWS):
+                yield table_of_batch(batch.slice(start, ROWS), leaves)
 
 
 # --- JSON lines ---------------------------------------------------------------------------------
 
 
 def _read_json_lines(path: str, filesystem: FileSystem, columns: Columns) -> Iterator[pa.Table]:
-    number = 0
-    with _open(path, filesystem) as file:
-        while lines := list(islice(file, ROWS)):
-            rows = [
-                _json_row(line, path, number + i) for i, line in enumerate(lines, 1) if line.strip()
-            ]
-            if number == 0 and rows:
-                _check_json_columns(rows, path, columns)
-            number += len(lines)
-            yield _table(*(_from_python(_json_value(row, c) for row in rows) for c in columns))
+    number, checked = 0, False
+    for lines in line_blocks(path, filesystem):
+        rows = [
+            _json_row(line, path, number + i) for i, line in enumerate(lines, 1) if line.strip()
+        ]
+        if rows and not checked:
+            _check_json_columns(rows, path, columns)
+            checked = True
+        number += len(lines)
+        yield table_of(*(from_python(_json_value(row, c) for row in rows) for c in columns))
 
 
 def _json_row(line: bytes, path: str, number: int) -> dict[str, Any]:
     try:
-        # Bytes that are no UTF-8 become lone surrogates, which `_from_python` calls "not_text".
+        # Bytes that are no UTF-8 become lone surrogates, which `from_python` calls "not_text".
         row = json.loads(line.decode("utf-8-sig", errors="surrogateescape"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
+        if not line.endswith(b"\n"):
+            raise RequestError(
+                f"{path!r} ends in the middle of line {number}: it was cut off; {_AGAIN}"
+            ) from error
         raise RequestError(f"{path!r} line {number} is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise RequestError(
@@ -176,123 +197,96 @@ def _json_value(row: dict[str, Any], column: str) -> Any:
 
 
 def _check_json_columns(rows: list[dict[str, Any]], path: str, columns: Columns) -> None:
-    top = {key for row in rows for key in row}
     inner = {
         key
         for row in rows
         if isinstance(row.get("translation"), dict)
         for key in row["translation"]
     }
-    for side, column in zip(("source", "target"), columns, strict=True):
-        if column not in top and column not in inner:
-            raise _no_column(side, column, path, top, inner)
+    check_columns(columns, path, {key for row in rows for key in row}, inner)
 
 
 # --- CSV and TSV --------------------------------------------------------------------------------
 
 
 def _read_csv(
-    path: str, filesystem: FileSystem, columns: Columns, options: pa.csv.ParseOptions
+    path: str, filesystem: FileSystem, columns: Columns, **parsing: Any
 ) -> Iterator[pa.Table]:
-    # Bytes, not strings: one byte that is no UTF-8 then costs its row and not the file.
-    convert = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(columns, pa.binary()),
-        include_columns=list(dict.fromkeys(columns)),
-        strings_can_be_null=False,
+    with open_file(path, filesystem) as file:
+        if not file.read(1):
+            return
+    ragged = 0
+
+    def skip(_: pa.csv.InvalidRow) -> str:
+        nonlocal ragged
+        ragged += 1
+        return "skip"
+
+    settings: dict[str, Any] = {
+        # Blocks that hold the longest line. One thread, or "ragged" would come in any order.
+        "read_options": pa.csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False),
+        "parse_options": pa.csv.ParseOptions(invalid_row_handler=skip, **parsing),
+        # Bytes, not strings: one byte that is no UTF-8 then costs its row and not the file.
+        "convert_options": pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(columns, pa.binary()),
+            include_columns=list(dict.fromkeys(columns)),
+            strings_can_be_null=False,
+        ),
+    }
+    try:
+        with open_file(path, filesystem) as file:
+            for batch in pa.csv.open_csv(file, **settings):
+                for start in range(0, batch.num_rows, ROWS):
+                    part = batch.slice(start, ROWS)
+                    yield table_of(*(as_text(part.column(column)) for column in columns))
+                if ragged:
+                    yield ragged_rows(ragged)
+                    ragged = 0
+    except KeyError:
+        del settings["convert_options"]
+        with open_file(path, filesystem) as file:
+            check_columns(columns, path, pa.csv.open_csv(file, **settings).schema.names)
+        raise
+    except pa.ArrowInvalid as error:
+        if "straddl" not in str(error):
+            raise
+        raise _record_too_long(path, filesystem) from error
+    if ragged:
+        yield ragged_rows(ragged)
+
+
+def _record_too_long(path: str, filesystem: FileSystem) -> RequestError:
+    for _ in line_blocks(path, filesystem):
+        pass  # raises for the line, if it is one
+    return RequestError(
+        f"{path!r} has a row of more than {LONGEST_LINE // 1024**2} MiB over many lines: is a "
+        "quotation mark never closed?"
     )
-    with _open(path, filesystem) as file:
-        names = pa.csv.open_csv(file, parse_options=options).schema.names
-    for side, column in zip(("source", "target"), columns, strict=True):
-        if column not in names:
-            raise _no_column(side, column, path, names, ())
-    with _open(path, filesystem) as file:
-        for batch in pa.csv.open_csv(file, parse_options=options, convert_options=convert):
-            yield _table(*(_as_text(batch.column(column)) for column in columns))
 
 
 # --- Pairs of text files ------------------------------------------------------------------------
 
 
 def _read_pair(entry: tuple[str, ...], filesystem: FileSystem) -> Iterator[pa.Table]:
-    with ExitStack() as stack:
-        files = [stack.enter_context(_open(path, filesystem)) for path in entry]
-        lines = [0, 0]
-        while True:
-            chunks = [list(islice(file, ROWS)) for file in files]
-            lines = [count + len(chunk) for count, chunk in zip(lines, chunks, strict=True)]
-            if len(chunks[0]) != len(chunks[1]):
-                lines = [
-                    count + sum(1 for _ in file) for count, file in zip(lines, files, strict=True)
-                ]
-                raise RequestError(
-                    f"line n must be the translation of line n, but {entry[0]!r} has {lines[0]} "
-                    f"lines and {entry[1]!r} has {lines[1]}"
-                )
-            if not chunks[0]:
-                return
-            if lines[0] == len(chunks[0]):
-                chunks = [[chunk[0].removeprefix(BOM_UTF8), *chunk[1:]] for chunk in chunks]
-            yield _table(*(_as_text(pa.array(chunk, pa.binary())) for chunk in chunks))
-
-
-# --- Shared by the formats ----------------------------------------------------------------------
-
-
-def _open(path: str, filesystem: FileSystem) -> BufferedReader:
-    stream = BufferedReader(filesystem.open_input_stream(path, compression="detect"))
-    if path.endswith(COMPRESSIONS):
-        try:
-            stream.peek(1)
-        except OSError as error:
-            raise RequestError(f"{path!r} is not what its suffix says: {error}") from error
-    return stream
-
-
-def _as_text(values: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """The values as text, and each one's problem."""
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if pa.types.is_null(values.type):
-        return _from_python([None] * len(values))
-    try:
-        # Through bytes, because a column may claim to be UTF-8 and not be.
-        text = values.cast(pa.large_binary()).cast(pa.string())
-    except pa.ArrowInvalid:
-        return _from_python(
-            None if value is None else value.decode(errors="surrogateescape")
-            for value in values.cast(pa.large_binary()).to_pylist()
+    blocks = [line_blocks(path, filesystem) for path in entry]
+    lines: list[list[bytes]] = [[], []]
+    count = 0
+    while True:
+        lines = [mine or next(more, []) for mine, more in zip(lines, blocks, strict=True)]
+        if not all(lines):
+            break
+        size = min(map(len, lines))
+        if not count:
+            lines = [[mine[0].removeprefix(BOM_UTF8), *mine[1:]] for mine in lines]
+        yield table_of(*(as_text(pa.array(mine[:size], pa.binary())) for mine in lines))
+        lines = [mine[size:] for mine in lines]
+        count += size
+    if any(lines):
+        counts = [
+            count + len(mine) + sum(map(len, more))
+            for mine, more in zip(lines, blocks, strict=True)
+        ]
+        raise RequestError(
+            f"line n must be the translation of line n, but {entry[0]!r} has {counts[0]} lines and "
+            f"{entry[1]!r} has {counts[1]}"
         )
-    problem = pc.if_else(text.is_valid(), pa.scalar(None, pa.string()), "missing")
-    return text, problem
-
-
-def _from_python(values: Iterable[Any]) -> tuple[pa.Array, pa.Array]:
-    texts: list[str | None] = []
-    problems: list[str | None] = []
-    for value in values:
-        good = isinstance(value, str) and _is_encodable(value)
-        texts.append(value if good else None)
-        problems.append(None if good else "missing" if value is None else "not_text")
-    return pa.array(texts, pa.string()), pa.array(problems, pa.string())
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _table(source: tuple[pa.Array, pa.Array], target: tuple[pa.Array, pa.Array]) -> pa.Table:
-    problem = pc.coalesce(source[1], target[1])
-    return pa.Table.from_arrays([source[0], target[0], problem], schema=SCHEMA)
-
-
-def _no_column(
-    side: str, column: str, path: str, top: Iterable[str], inner: Iterable[str]
-) -> RequestError:
-    there = [*sorted(top), *(f"{key} (in translation)" for key in sorted(inner))]
-    message = f"data.{side}: {path!r} has no column {column!r}; it has: {', '.join(there)}"
-    hint = did_you_mean(column, [*top, *inner])
-    return RequestError(f"{message}; {hint}" if hint.startswith("did") else message)

@@ -1,8 +1,8 @@
 """Hub name, folder or files → a Ray Dataset of {source, target}.
 
-`files` says which files a location means, `readers` how each becomes tables; here they become one
-stream, read by Ray Data with a task per file (per some row groups of a large Parquet file), in the
-order of the files and of the rows in them.
+`files` says which files a location means, `readers` how each becomes tables, `shards` does both for
+what only `datasets` can open; here they become one stream, read by Ray Data with a task per file or
+shard (per some row groups of a large Parquet file), in their order and that of the rows in them.
 """
 
 import hashlib
@@ -12,19 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pyarrow.fs import FileSystem, LocalFileSystem
+from pyarrow.fs import FileSystem
 
 from pipeline import grammar
 from pipeline.errors import RequestError, did_you_mean
-from pipeline.files import find_files, format_of
-from pipeline.readers import (
-    SCHEMA,
-    Columns,
-    check_entry,
-    parquet_row_groups,
-    read_entry,
-)
-from pipeline.recipe import Data, Location
+from pipeline.files import Files, find_files, format_of
+from pipeline.readers import check_entry, parquet_row_groups, read_entry
+from pipeline.recipe import Data, Location, PairOfFiles, Stream
+from pipeline.rows import SCHEMA, Columns
+from pipeline.shards import Shards, open_shards
 
 if TYPE_CHECKING:
     import ray.data
@@ -43,6 +39,7 @@ class Part:
     """What one task reads."""
 
     entry: tuple[str, ...]
+    """A file, a pair of files, a shard's name, or an embedded corpus."""
     row_groups: range | None = None
 
 
@@ -51,20 +48,31 @@ class Source:
     """A split whose files were found. Nothing of their content has been read."""
 
     parts: tuple[Part, ...]
-    filesystem: FileSystem
+    origin: Files | Shards | None
+    """What reads the parts; None: the embedded corpus."""
     columns: Columns
     identity: dict[str, Any]
     """JSON: what the data is. The same identity means the same pairs in the same order."""
 
+    @property
+    def unbounded(self) -> bool:
+        """Whether nobody knows before reading how much there is: true of streams."""
+        return isinstance(self.origin, Shards)
+
     def tables(self, part: int) -> Iterator[pa.Table]:
-        """One part's tables, of `readers.SCHEMA`."""
+        """One part's tables, of `rows.SCHEMA`; raises RequestError for what cannot be read."""
         entry, row_groups = self.parts[part].entry, self.parts[part].row_groups
-        if entry[0].startswith(EMBEDDED):
+        if isinstance(self.origin, Shards):
+            yield from self.origin.tables(part, self.columns)
+        elif self.origin is not None:
+            files = self.origin
+            yield from read_entry(
+                entry, files.filesystem, self.columns, row_groups, files.delimiter
+            )
+        else:
             pairs = grammar.pairs(_embedded_split(entry[0]))
             sides = [list(side) for side in zip(*pairs, strict=True)]
             yield pa.Table.from_arrays([*sides, pa.nulls(len(pairs), pa.string())], schema=SCHEMA)
-        else:
-            yield from read_entry(entry, self.filesystem, self.columns, row_groups)
 
     def dataset(self, transform: Transform) -> "ray.data.Dataset":
         """The transformed tables of all parts, in order, as they are needed."""
@@ -94,42 +102,56 @@ def ordered_context() -> "ray.data.DataContext":
 
 
 def check_data(data: Data) -> None:
-    """`check_source` for both splits of a recipe, naming the recipe's key in what it raises."""
-    for key, location, split in (
-        ("data.train", data.train, data.train_split),
-        ("data.validation", data.validation, data.validation_split),
-    ):
+    """`check_source` for all that a recipe trains on and for its validation data, naming the
+    recipe's key in what it raises: `data.train[2]` is the third corpus of a mixture."""
+    if not data.ingredients:
+        raise RequestError("data.train: the list of corpora is empty")
+    mixed = isinstance(data.train, list) and not isinstance(data.train[0], str)
+    checks = [
+        (f"data.train[{number}]" if mixed else "data.train", location, own, own.train_split)
+        for number, (location, own, _) in enumerate(data.ingredients)
+    ]
+    checks.append(("data.validation", data.validation, data, data.validation_split))
+    for key, location, own, split in checks:
         try:
-            check_source(location, data, split)
+            check_source(location, own, split)
         except RequestError as error:
             message = str(error)
-            raise RequestError(
-                message if message.startswith("data.") else f"{key}: {message}"
-            ) from None
+            if not message.startswith("data."):
+                message = f"{key}: {message}"
+            elif mixed and own is not data:
+                message = f"{key}.{message.removeprefix('data.')}"
+            raise RequestError(message) from None
 
 
 def check_source(location: Location, data: Data, split: str) -> None:
     """Find out, without Ray and from no more than the beginning of each file, whether the split can
-    be read.
+    be read; of a stream, from the beginning of its first shard.
 
     Raises:
         RequestError: a file or column is not there, a file is not what its suffix says, the split
             is empty. For what only a full reading shows, `prepare_corpus` raises it.
     """
-    if isinstance(location, str) and location.startswith(EMBEDDED):
-        _embedded_split(location)
-        return
     source = find_source(location, data, split)
-    entries = dict.fromkeys(part.entry for part in source.parts)
-    filled = [check_entry(entry, source.filesystem, source.columns) for entry in entries]
-    if not any(filled):
-        raise RequestError(f"{describe(location)} is empty: no rows in {len(filled)} file(s)")
+    columns, origin = source.columns, source.origin
+    if isinstance(origin, Shards):
+        filled = origin.check(columns)
+    elif origin is not None:
+        entries = dict.fromkeys(part.entry for part in source.parts)
+        checks = [
+            check_entry(entry, origin.filesystem, columns, origin.delimiter) for entry in entries
+        ]
+        filled = any(checks)
+    else:
+        filled = True
+    if not filled:
+        raise RequestError(f"{describe(location)} is empty: no rows in {len(source.parts)} file(s)")
 
 
 def read_source(
     location: Location, data: Data, split: str
 ) -> tuple["ray.data.Dataset", dict[str, Any]]:
-    """The split as {source, target, problem} rows, `problem` as in `readers`, and its identity.
+    """The split as {source, target, problem} rows, `problem` as in `rows`, and its identity.
 
     Raises:
         RequestError: something of the location is not there.
@@ -143,10 +165,14 @@ def find_source(location: Location, data: Data, split: str) -> Source:
     columns = (data.source, data.target)
     if isinstance(location, str) and location.startswith(EMBEDDED):
         return _embedded(location, columns)
-    files = find_files(location, data, split)
-    parts = [part for entry in files.entries for part in _parts(entry, files.filesystem)]
-    identity = files.identity | {"columns": list(columns)}
-    return Source(tuple(parts), files.filesystem, columns, identity)
+    found = find_files(location, data, split)
+    origin = open_shards(found, data, split) if isinstance(found, Stream) else found
+    if isinstance(origin, Shards):
+        parts = [Part((name,)) for name in origin.names]
+    else:
+        parts = [part for entry in origin.entries for part in _parts(entry, origin.filesystem)]
+    identity = origin.identity | {"columns": list(columns)}
+    return Source(tuple(parts), origin, columns, identity)
 
 
 def describe(location: Location) -> str:
@@ -155,13 +181,16 @@ def describe(location: Location) -> str:
         return repr(location)
     if isinstance(location, list):
         return ", ".join(repr(path) for path in location)
-    return f"{location.source!r} with {location.target!r}"
+    if isinstance(location, PairOfFiles):
+        return f"{location.source!r} with {location.target!r}"
+    files = [location.files] if isinstance(location.files, str) else location.files or []
+    return " ".join(["the stream", repr(location.stream), *map(repr, files)])
 
 
 def _embedded(location: str, columns: Columns) -> Source:
     text = repr(grammar.pairs(_embedded_split(location))).encode()
     identity = {"location": location, "sha256": hashlib.sha256(text).hexdigest()}
-    return Source((Part((location,)),), LocalFileSystem(), columns, identity)
+    return Source((Part((location,)),), None, columns, identity)
 
 
 def _embedded_split(location: str) -> grammar.Split:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import RequestError
-from pipeline.files import HUB_SECONDS
+from pipeline.hub import HUB_SECONDS
 from pipeline.source import check_source
 from tests.pipeline.hub import Hub, serve_hub
 from tests.pipeline.pairs import CSV, PAIRS, data, good, jsonl, parquet, rows
@@ -152,7 +152,7 @@ def test_mistakes_with_hub_datasets_are_answered_in_words(hub: Hub, tmp_path: Pa
             ("data.revision", "'v9'"),
             ("'tests'", "did you mean 'test'?"),
             ("data.source", "'english'", "de, en, id"),
-            ("train.txt", ".parquet, .jsonl"),
+            ("train.txt", "no column 'en'; it has: text"),
         ),
         strict=True,
     ):

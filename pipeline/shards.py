@@ -1,0 +1,174 @@
+"""What only `datasets` can open, as tables of `rows.SCHEMA`: its stream, shard by shard.
+
+A shard is what the format makes one, mostly a file; each can be read without the others, by a Ray
+Data task of its own. `ray.data.from_huggingface` is not used: it reads the whole in one process or
+needs the hub's own Parquet copy, and drops what was applied to the stream before.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import RequestError
+from pipeline.files import is_hub_name
+from pipeline.hub import dataset_builder, hub_revision, one_line, quiet, split_files
+from pipeline.lines import BLOCK_BYTES
+from pipeline.recipe import Data, Stream
+from pipeline.remote import connection_lost
+from pipeline.rows import ROWS, Columns, leaves_of, table_of_batch
+
+_STEP = 128
+"""Rows that `datasets` is asked for at once: with lines of 1 MB still a moderate amount."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A split that `datasets` streams. Small, so that it can be sent to any worker."""
+
+    stream: Any
+    """Its IterableDataset, giving Arrow tables; it carries endpoint and token."""
+    names: tuple[str, ...]
+    """Each shard's, for messages: its file, where it is one."""
+    identity: dict[str, Any]
+    """JSON. The same identity means the same data."""
+
+    def tables(self, shard: int, columns: Columns) -> Iterator[pa.Table]:
+        """One shard's tables.
+
+        Raises:
+            RequestError: a column is not there or holds no text, the content cannot be read, or the
+                connection was lost.
+        """
+        part = self.stream.shard(len(self.names), shard)
+        leaves = None
+        with _in_words(self.names[shard]), quiet(), _fewer_retries():
+            for table in _joined(part.iter(_STEP)):
+                leaves = leaves or leaves_of(table.schema, columns, self.names[shard])
+                for batch in table.to_batches():
+                    yield table_of_batch(batch, leaves)
+
+    def check(self, columns: Columns) -> bool:
+        """Whether there are rows, looking at the beginning of the first shard that has some."""
+        return any(
+            table.num_rows
+            for shard in range(len(self.names))
+            for table in _first(self.tables(shard, columns))
+        )
+
+
+def open_shards(location: Stream, data: Data, split: str) -> Shards:
+    """The split's shards; of their content at most the schema is read.
+
+    Raises:
+        RequestError: dataset, configuration, revision, split or files are not there.
+    """
+    path, files, revision = location.stream, location.files, None
+    if _is_format(path):
+        if not files:
+            raise RequestError(
+                f"{path!r} is a format: say which files, {{stream: {path}, files: …}}"
+            )
+    elif os.path.isdir(path):
+        path = os.path.abspath(path)
+    elif is_hub_name(path):
+        revision = hub_revision(path, data.revision)
+    else:
+        raise RequestError(f"{path!r} is no hub dataset, folder or format that `datasets` knows")
+    patterns = [files] if isinstance(files, str) else files
+    builder = dataset_builder(
+        path, data.configuration, revision, {split: patterns} if patterns else None
+    )
+    found = split_files(builder, split, location.stream) if builder.config.data_files else []
+    with _in_words(location.stream), quiet(), _fewer_retries():
+        stream = builder.as_streaming_dataset(split=split).with_format("arrow")
+    names = [f"{location.stream} shard {number}" for number in range(stream.num_shards)]
+    identity = {
+        "stream": location.stream,
+        "split": split,
+        "configuration": data.configuration,
+        "revision": revision,
+        "files": _described(found, builder, split),
+    }
+    return Shards(stream, tuple(found if len(found) == len(names) else names), identity)
+
+
+def _is_format(name: str) -> bool:
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    return name in _PACKAGED_DATASETS_MODULES and not os.path.isdir(name)
+
+
+def _described(found: list[str], builder: Any, split: str) -> list[dict[str, Any]]:
+    """Local files by size and time of change, others by what `datasets` knows of their version."""
+    if not found:
+        return []
+    files: list[dict[str, Any]] = []
+    origins = builder.config.data_files[split].origin_metadata
+    for path, origin in zip(found, origins, strict=True):
+        if os.path.exists(path):
+            status = os.stat(path)
+            files.append({"path": path, "size": status.st_size, "modified": status.st_mtime_ns})
+        else:
+            files.append({"path": path, "origin": [str(part) for part in origin]})
+    return files
+
+
+def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Fewer and larger ones: about ROWS rows or BLOCK_BYTES, whichever is reached first."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        rows = sum(each.num_rows for each in waiting)
+        if rows >= ROWS or sum(each.nbytes for each in waiting) >= BLOCK_BYTES:
+            yield pa.concat_tables(waiting, promote_options="permissive")
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting, promote_options="permissive")
+
+
+def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    for table in tables:
+        yield table
+        return
+
+
+@contextmanager
+def _in_words(name: str) -> Iterator[None]:
+    """Whatever `datasets` and what it reads with raise, as a RequestError that names the shard."""
+    try:
+        yield
+    except (RequestError, GeneratorExit, MemoryError):
+        raise
+    except Exception as error:
+        from httpx2 import HTTPError
+
+        if isinstance(error, (HTTPError, ConnectionError)):
+            raise connection_lost(name, error) from error
+        kind = type(error).__name__
+        raise RequestError(f"{name!r} cannot be read: {kind}: {one_line(error)}") from error
+
+
+@contextmanager
+def _fewer_retries() -> Iterator[None]:
+    """The hub's client already tries six times within half a minute; `datasets` would multiply that
+    by twenty, and wait five seconds in between."""
+    from datasets import config
+
+    few = {
+        "STREAMING_READ_MAX_RETRIES": 1,
+        "STREAMING_OPEN_MAX_RETRIES": 1,
+        "STREAMING_READ_RETRY_INTERVAL": 0,
+        "STREAMING_OPEN_RETRY_INTERVAL": 0,
+    }
+    before = {name: getattr(config, name) for name in few}
+    for name, value in few.items():
+        setattr(config, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(config, name, value)
