@@ -19,18 +19,20 @@ from pyarrow.fs import FileSystem
 from pipeline.errors import RequestError
 from pipeline.files import format_of
 from pipeline.lines import LONGEST_LINE, line_blocks, open_file
-from pipeline.rows import SCHEMA as SCHEMA
 from pipeline.rows import (
     ROWS,
     Columns,
     as_text,
     check_columns,
-    from_python,
+    check_keys,
+    column_of,
     leaves_of,
     ragged_rows,
     table_of,
     table_of_batch,
+    table_of_dicts,
 )
+from pipeline.rows import SCHEMA as SCHEMA
 
 _AGAIN = "download or write it again"
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -91,7 +93,7 @@ def check_entry(
             return bool(file.metadata.num_rows)
     tables = read_entry(entry, filesystem, columns, delimiter=delimiter)
     # Of a pair the second as well, which shows whether both of two short files end at one line.
-    return any([table.num_rows for table in islice(tables, len(entry))])
+    return bool(sum(table.num_rows for table in islice(tables, len(entry))))
 
 
 def _unreadable(names: str, error: Exception) -> RequestError:
@@ -151,9 +153,17 @@ def _read_arrow(path: str, filesystem: FileSystem, columns: Columns) -> Iterator
         leaves = leaves_of(reader.schema, columns, path)
         batches = map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
         for batch in batches:
-            batch = batch.select(list(dict.fromkeys(leaf.split(".")[0] for leaf in leaves)))
+            for leaf in leaves:
+                _check_offsets(column_of(batch, leaf))
             for start in range(0, batch.num_rows, ROWS):
                 yield table_of_batch(batch.slice(start, ROWS), leaves)
+
+
+def _check_offsets(values: pa.Array) -> None:
+    """ArrowInvalid if they point outside of the text, as damage makes them: reading there would be
+    the end of the process. That the text is UTF-8 is not asked of the whole batch."""
+    plain = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    (values.view(plain[values.type]) if values.type in plain else values).validate(full=True)
 
 
 # --- JSON lines ---------------------------------------------------------------------------------
@@ -166,10 +176,10 @@ def _read_json_lines(path: str, filesystem: FileSystem, columns: Columns) -> Ite
             _json_row(line, path, number + i) for i, line in enumerate(lines, 1) if line.strip()
         ]
         if rows and not checked:
-            _check_json_columns(rows, path, columns)
+            check_keys(rows, columns, path)
             checked = True
         number += len(lines)
-        yield table_of(*(from_python(_json_value(row, c) for row in rows) for c in columns))
+        yield table_of_dicts(rows, columns)
 
 
 def _json_row(line: bytes, path: str, number: int) -> dict[str, Any]:
@@ -187,23 +197,6 @@ def _json_row(line: bytes, path: str, number: int) -> dict[str, Any]:
             f"{path!r} line {number} holds a {type(row).__name__}, where each must hold an object"
         )
     return row
-
-
-def _json_value(row: dict[str, Any], column: str) -> Any:
-    if column in row:
-        return row[column]
-    translation = row.get("translation")
-    return translation.get(column) if isinstance(translation, dict) else None
-
-
-def _check_json_columns(rows: list[dict[str, Any]], path: str, columns: Columns) -> None:
-    inner = {
-        key
-        for row in rows
-        if isinstance(row.get("translation"), dict)
-        for key in row["translation"]
-    }
-    check_columns(columns, path, {key for row in rows for key in row}, inner)
 
 
 # --- CSV and TSV --------------------------------------------------------------------------------

@@ -35,7 +35,12 @@ def table_of(source: Side, target: Side) -> pa.Table:
 
 def table_of_batch(batch: pa.RecordBatch, leaves: list[str]) -> pa.Table:
     """A table of SCHEMA; `leaves` as from `leaves_of`."""
-    return table_of(*(as_text(_column(batch, leaf)) for leaf in leaves))
+    return table_of(*(as_text(column_of(batch, leaf)) for leaf in leaves))
+
+
+def table_of_dicts(rows: list[dict[str, Any]], columns: Columns) -> pa.Table:
+    """A table of SCHEMA. A key that a row lacks is a missing value."""
+    return table_of(*(from_python(_value(row, column) for row in rows) for column in columns))
 
 
 def ragged_rows(count: int) -> pa.Table:
@@ -65,6 +70,15 @@ def leaves_of(schema: pa.Schema, columns: Columns, path: str) -> list[str]:
     return leaves
 
 
+def column_of(batch: pa.RecordBatch, leaf: str) -> pa.Array:
+    """The column that a leaf of `leaves_of` names."""
+    if leaf in batch.schema.names:
+        return batch.column(leaf)
+    # Not StructArray.field, which forgets that the struct itself may be null.
+    struct = batch.column("translation")
+    return struct.flatten()[struct.type.get_field_index(leaf.removeprefix("translation."))]
+
+
 def check_columns(
     columns: Columns, path: str, top: Iterable[str], inner: Iterable[str] = ()
 ) -> None:
@@ -75,6 +89,13 @@ def check_columns(
             message = f"data.{side}: {path!r} has no column {column!r}; it has: {', '.join(there)}"
             hint = did_you_mean(column, [*top, *inner])
             raise RequestError(f"{message}; {hint}" if hint.startswith("did") else message)
+
+
+def check_keys(rows: list[dict[str, Any]], columns: Columns, path: str) -> None:
+    """RequestError unless each column is a key of some of these rows."""
+    translations = [row["translation"] for row in rows if _has_translation(row)]
+    inner = {key for translation in translations for key in translation}
+    check_columns(columns, path, {key for row in rows for key in row}, inner)
 
 
 def as_text(values: pa.Array) -> Side:
@@ -106,12 +127,14 @@ def from_python(values: Iterable[Any]) -> Side:
     return pa.array(texts, pa.string()), pa.array(problems, pa.string())
 
 
-def _column(batch: pa.RecordBatch, leaf: str) -> pa.Array:
-    if leaf in batch.schema.names:
-        return batch.column(leaf)
-    # Not StructArray.field, which forgets that the struct itself may be null.
-    struct = batch.column("translation")
-    return struct.flatten()[struct.type.get_field_index(leaf.removeprefix("translation."))]
+def _value(row: dict[str, Any], column: str) -> Any:
+    if column in row or not _has_translation(row):
+        return row.get(column)
+    return row["translation"].get(column)
+
+
+def _has_translation(row: dict[str, Any]) -> bool:
+    return isinstance(row.get("translation"), dict)
 
 
 def _is_text(kind: pa.DataType) -> bool:

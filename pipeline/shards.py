@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from pipeline.hub import dataset_builder, hub_revision, one_line, quiet, split_f
 from pipeline.lines import BLOCK_BYTES
 from pipeline.recipe import Data, Stream
 from pipeline.remote import connection_lost
-from pipeline.rows import ROWS, Columns, leaves_of, table_of_batch
+from pipeline.rows import ROWS, Columns, check_keys, leaves_of, table_of_batch, table_of_dicts
 
 _STEP = 128
 """Rows that `datasets` is asked for at once: with lines of 1 MB still a moderate amount."""
@@ -30,7 +31,9 @@ class Shards:
     """A split that `datasets` streams. Small, so that it can be sent to any worker."""
 
     stream: Any
-    """Its IterableDataset, giving Arrow tables; it carries endpoint and token."""
+    """Its IterableDataset, which carries endpoint and token."""
+    is_arrow: bool
+    """Whether it is made of Arrow tables, as most formats are, or of Python objects."""
     names: tuple[str, ...]
     """Each shard's, for messages: its file, where it is one."""
     identity: dict[str, Any]
@@ -43,13 +46,10 @@ class Shards:
             RequestError: a column is not there or holds no text, the content cannot be read, or the
                 connection was lost.
         """
-        part = self.stream.shard(len(self.names), shard)
-        leaves = None
-        with _in_words(self.names[shard]), quiet(), _fewer_retries():
-            for table in _joined(part.iter(_STEP)):
-                leaves = leaves or leaves_of(table.schema, columns, self.names[shard])
-                for batch in table.to_batches():
-                    yield table_of_batch(batch, leaves)
+        name, part = self.names[shard], self.stream.shard(len(self.names), shard)
+        tables = _from_arrow if self.is_arrow else _from_objects
+        with _in_words(name), quiet(), _fewer_retries():
+            yield from _joined(tables(part, columns, name))
 
     def check(self, columns: Columns) -> bool:
         """Whether there are rows, looking at the beginning of the first shard that has some."""
@@ -84,7 +84,7 @@ def open_shards(location: Stream, data: Data, split: str) -> Shards:
     )
     found = split_files(builder, split, location.stream) if builder.config.data_files else []
     with _in_words(location.stream), quiet(), _fewer_retries():
-        stream = builder.as_streaming_dataset(split=split).with_format("arrow")
+        stream = builder.as_streaming_dataset(split=split)
     names = [f"{location.stream} shard {number}" for number in range(stream.num_shards)]
     identity = {
         "stream": location.stream,
@@ -93,7 +93,10 @@ def open_shards(location: Stream, data: Data, split: str) -> Shards:
         "revision": revision,
         "files": _described(found, builder, split),
     }
-    return Shards(stream, tuple(found if len(found) == len(names) else names), identity)
+    from datasets import ArrowBasedBuilder
+
+    names = found if len(found) == len(names) else names
+    return Shards(stream, isinstance(builder, ArrowBasedBuilder), tuple(names), identity)
 
 
 def _is_format(name: str) -> bool:
@@ -117,6 +120,23 @@ def _described(found: list[str], builder: Any, split: str) -> list[dict[str, Any
     return files
 
 
+def _from_arrow(part: Any, columns: Columns, name: str) -> Iterator[pa.Table]:
+    leaves = None
+    for table in part.with_format("arrow").iter(_STEP):
+        leaves = leaves or leaves_of(table.schema, columns, name)
+        for batch in table.to_batches():
+            yield table_of_batch(batch, leaves)
+
+
+def _from_objects(part: Any, columns: Columns, name: str) -> Iterator[pa.Table]:
+    rows, checked = iter(part), False
+    while some := list(islice(rows, _STEP)):
+        if not checked:
+            check_keys(some, columns, name)
+            checked = True
+        yield table_of_dicts(some, columns)
+
+
 def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Fewer and larger ones: about ROWS rows or BLOCK_BYTES, whichever is reached first."""
     waiting: list[pa.Table] = []
@@ -124,10 +144,10 @@ def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         waiting.append(table)
         rows = sum(each.num_rows for each in waiting)
         if rows >= ROWS or sum(each.nbytes for each in waiting) >= BLOCK_BYTES:
-            yield pa.concat_tables(waiting, promote_options="permissive")
+            yield pa.concat_tables(waiting)
             waiting = []
     if waiting:
-        yield pa.concat_tables(waiting, promote_options="permissive")
+        yield pa.concat_tables(waiting)
 
 
 def _first(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

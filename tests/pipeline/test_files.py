@@ -1,22 +1,14 @@
-"""Which files a location means: lists, globs, folders, and the hub (a local stand-in of it)."""
+"""Which files a location means: lists, globs, folders of several kinds."""
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import fsspec
 import pytest
+from datasets import Dataset, DatasetDict
 
 from pipeline.errors import RequestError
-from pipeline.hub import HUB_SECONDS
-from pipeline.source import check_source
-from tests.pipeline.hub import Hub, serve_hub
-from tests.pipeline.pairs import CSV, PAIRS, data, good, jsonl, parquet, rows
-
-ROOT = Path(__file__).parents[2]
+from pipeline.source import check_source, find_source
+from tests.pipeline.pairs import PAIRS, data, good, jsonl, parquet, rows
 
 
 def test_lists_and_globs_keep_their_order(tmp_path: Path) -> None:
@@ -56,149 +48,52 @@ def test_a_folder_with_configurations_and_several_files(tmp_path: Path) -> None:
         check_source(str(tmp_path), data(), "train")
 
 
-# --- The hub ------------------------------------------------------------------------------------
+# --- Folders of save_to_disk --------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
-    with serve_hub() as server:
-        yield server
+def dataset() -> Dataset:
+    return Dataset.from_list([{"translation": {"en": en, "de": de}} for en, de in PAIRS])
 
 
-ON_THE_HUB = """
-import json, sys
-from pipeline.errors import RequestError
-from pipeline.recipe import Data
-from pipeline.source import check_source, find_source
-for request in json.loads(sys.argv[1]):
-    name, split, values = request
-    data = Data(**{"train": "-", "validation": "-", "source": "en", "target": "de"} | values)
-    try:
-        check_source(name, data, split)
-        found = find_source(name, data, split)
-        tables = [t for part in range(len(found.parts)) for t in found.tables(part)]
-        answer = {"rows": sum(t.num_rows for t in tables), "identity": found.identity}
-    except RequestError as error:
-        answer = {"error": str(error)}
-    print(json.dumps(answer))
-"""
+def test_a_saved_dataset_is_read_file_by_file(tmp_path: Path) -> None:
+    dataset().save_to_disk(tmp_path / "set", num_shards=3)
+    found = find_source(str(tmp_path / "set"), data(), "whatever")
+    assert len(found.parts) == 3
+    assert not found.unbounded
+    assert rows(str(tmp_path / "set")) == good(PAIRS)
+    assert rows(str(tmp_path / "set" / "*.arrow")) == good(PAIRS)
+    assert rows((tmp_path / "set").as_uri()) == good(PAIRS)
 
 
-def ask(
-    endpoint: str, home: Path, *requests: tuple[str, str, dict[str, Any]], program: str = ON_THE_HUB
-) -> list[Any]:
-    """Answers of a new process, because the endpoint is read when the libraries are imported."""
-    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*"}
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(requests)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def test_of_several_saved_splits_the_named_one_is_read(tmp_path: Path) -> None:
+    DatasetDict({"train": dataset(), "validation": dataset().select([1])}).save_to_disk(tmp_path)
+    assert rows(str(tmp_path)) == good(PAIRS)
+    assert rows(str(tmp_path), "validation") == good(PAIRS[1:2])
+    with pytest.raises(RequestError, match=r"no split 'validaton'; did you mean 'validation'"):
+        check_source(str(tmp_path), data(), "validaton")
 
 
-def test_a_hub_dataset_and_its_revisions(hub: Hub, tmp_path: Path) -> None:
-    old = hub.publish("owner/set", {"train.jsonl": jsonl(PAIRS[:1])})
-    new = hub.publish(
-        "owner/set",
-        {
-            "README.md": b"# A set\n",
-            "data/train-00000-of-00002.parquet": parquet(PAIRS, nested=True),
-            "data/train-00001-of-00002.parquet": parquet(PAIRS[:2], nested=True),
-            "data/validation-00000-of-00001.parquet": parquet(PAIRS[:1], nested=True),
-        },
-    )
-    train, validation, before = ask(
-        hub.endpoint,
-        tmp_path,
-        ("owner/set", "train", {}),
-        ("owner/set", "validation", {"revision": "main"}),
-        ("owner/set", "train", {"revision": old}),
-    )
-    assert (train["rows"], validation["rows"], before["rows"]) == (5, 1, 1)
-    assert train["identity"]["revision"] == validation["identity"]["revision"] == new
-    assert before["identity"]["revision"] == old
-    assert [file["path"].split(f"@{new}/")[1] for file in train["identity"]["files"]] == [
-        "data/train-00000-of-00002.parquet",
-        "data/train-00001-of-00002.parquet",
-    ]
+def test_a_dataset_that_was_not_saved_whole_is_refused(tmp_path: Path) -> None:
+    dataset().save_to_disk(tmp_path / "set", num_shards=3)
+    (tmp_path / "set" / "data-00001-of-00003.arrow").unlink()
+    with pytest.raises(RequestError, match=r"data-00001-of-00003\.arrow.*state\.json beside it"):
+        check_source(str(tmp_path / "set"), data(), "train")
+    DatasetDict({"train": dataset()}).save_to_disk(tmp_path / "dict")
+    (tmp_path / "dict" / "train" / "state.json").write_text("{")
+    with pytest.raises(RequestError, match=r"state\.json' is not JSON.*save the folder again"):
+        check_source(str(tmp_path / "dict"), data(), "train")
+    (tmp_path / "dict" / "train" / "state.json").unlink()
+    with pytest.raises(RequestError, match=r"no state\.json.*save it again"):
+        check_source(str(tmp_path / "dict"), data(), "train")
 
 
-def test_mistakes_with_hub_datasets_are_answered_in_words(hub: Hub, tmp_path: Path) -> None:
-    hub.publish("owner/good", {"train.csv": CSV, "test.csv": CSV})
-    hub.publish("owner/text", {"train.txt": b"one\ntwo\n"})
-    hub.publish("owner/gated", {"train.csv": CSV})
-    hub.gated.add("owner/gated")
-    answers = ask(
-        hub.endpoint,
-        tmp_path,
-        ("owner/god", "train", {}),
-        ("owner/gated", "train", {}),
-        ("owner/good", "train", {"revision": "v9"}),
-        ("owner/good", "tests", {}),
-        ("owner/good", "train", {"source": "english"}),
-        ("owner/text", "train", {}),
-    )
-    for answer, words in zip(
-        answers,
-        (
-            ("owner/god", "spelling", "HF_TOKEN"),
-            ("owner/gated", "ask for access", "HF_TOKEN"),
-            ("data.revision", "'v9'"),
-            ("'tests'", "did you mean 'test'?"),
-            ("data.source", "'english'", "de, en, id"),
-            ("train.txt", "no column 'en'; it has: text"),
-        ),
-        strict=True,
-    ):
-        assert all(word in answer["error"] for word in words), answer
-
-
-OUT_OF_REACH = (
-    """
-import json, time
-start = time.monotonic()
-"""
-    + ON_THE_HUB
-    + """
-print(json.dumps(time.monotonic() - start))
-"""
-)
-
-
-def test_without_a_network_it_fails_in_seconds(tmp_path: Path) -> None:
-    with serve_hub() as closed:
-        endpoint = closed.endpoint
-    answer, seconds = ask(endpoint, tmp_path, ("owner/set", "train", {}), program=OUT_OF_REACH)
-    assert "neither a file or folder here" in answer["error"]
-    assert "check the network" in answer["error"]
-    assert seconds < HUB_SECONDS
-
-
-ON_THE_CLUSTER = """
-import json, sys
-import ray
-from pipeline.recipe import Data
-from pipeline.source import read_source
-address, name = json.loads(sys.argv[1])
-ray.init(address=address, log_to_driver=False, logging_level="ERROR")
-data = Data(train="-", validation="-", source="en", target="de")
-dataset, _ = read_source(name, data, "train")
-print(json.dumps([[row["source"], row["target"]] for row in dataset.iter_rows()]))
-"""
-
-
-def test_workers_reach_the_hub_that_the_driver_reaches(
-    ray_cluster: None, hub: Hub, tmp_path: Path
-) -> None:
-    import ray
-
-    hub.publish("owner/two", {"train-0.jsonl": jsonl(PAIRS), "train-1.jsonl": jsonl(PAIRS)})
-    address = ray.get_runtime_context().gcs_address  # its workers have no HF_ENDPOINT
-    [read] = ask(hub.endpoint, tmp_path, address, "owner/two", program=ON_THE_CLUSTER)  # type: ignore[arg-type]
-    assert [tuple(pair) for pair in read] == PAIRS * 2
+def test_folders_far_away(tmp_path: Path) -> None:
+    dataset().save_to_disk(str(tmp_path))
+    far = fsspec.filesystem("memory")
+    for path in tmp_path.iterdir():
+        far.pipe(f"/saved/{path.name}", path.read_bytes())
+    far.pipe("/plain/train-0.jsonl", jsonl(PAIRS))
+    assert rows("memory://saved/") == good(PAIRS)
+    assert rows("memory://plain/*.jsonl") == good(PAIRS)
+    with pytest.raises(RequestError, match=r"'memory://plain'.*memory://plain/train-\*\.parquet"):
+        check_source("memory://plain", data(), "train")

@@ -1,6 +1,9 @@
 """Every format gives the same rows, and a bad value costs only its row."""
 
 import gzip
+import io
+import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.errors import RequestError
+from pipeline.lines import LONGEST_LINE
 from pipeline.recipe import PairOfFiles
-from tests.pipeline.pairs import FORMATS, PAIRS, Row, good, rows
+from pipeline.source import find_source
+from tests.pipeline.pairs import CSV, FORMATS, PAIRS, TSV, Row, data, good, jsonl, parquet, rows
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -66,3 +72,188 @@ def test_parquet_nulls_and_text_types(tmp_path: Path) -> None:
     coded = pa.table({"en": pa.array(["x", "x", None]).dictionary_encode(), "de": pa.nulls(3)})
     pq.write_table(coded, tmp_path / "coded.parquet")
     assert [row[2] for row in rows(str(tmp_path / "coded.parquet"))] == ["missing"] * 3
+
+
+# --- Bad files: each has its own outcome --------------------------------------------------------
+
+
+def arrow(pairs: list[tuple[Any, Any]], rows_of_batch: int = 100) -> bytes:
+    table = pa.Table.from_pylist([{"en": en, "de": de} for en, de in pairs])
+    with pa.ipc.new_stream(sink := io.BytesIO(), table.schema) as writer:
+        writer.write_table(table, max_chunksize=rows_of_batch)
+    return sink.getvalue()
+
+
+def packed(content: bytes, codec: str) -> bytes:
+    with pa.CompressedOutputStream(sink := pa.BufferOutputStream(), codec) as file:
+        file.write(content)
+    return bytes(sink.getvalue())
+
+
+def many_pairs() -> list[tuple[str, str]]:
+    draw = random.Random(0)
+    return [(f"{i} {draw.getrandbits(200):x}", f"{draw.getrandbits(200):x}") for i in range(3000)]
+
+
+MANY = jsonl(many_pairs())
+WHOLE = {
+    "a.parquet": parquet(many_pairs(), groups=1000),
+    "a.arrow": arrow(many_pairs()),
+    "a.jsonl": MANY,
+    "a.jsonl.gz": packed(MANY, "gzip"),
+    "a.jsonl.bz2": packed(MANY, "bz2"),
+    "a.jsonl.zst": packed(MANY, "zstd"),
+    "a.jsonl.lz4": packed(MANY, "lz4"),
+    "a.csv.gz": packed(b"en,de\n" + b"word,wort\n" * 100_000, "gzip"),
+}
+
+
+def read_all(path: Path, **values: Any) -> list[Row]:
+    """As `rows`, without the check before."""
+    found = find_source(str(path), data(**values), "train")
+    tables = [table for part in range(len(found.parts)) for table in found.tables(part)]
+    return [tuple(row.values()) for table in tables for row in table.to_pylist()]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_file_cut_off_in_the_middle(tmp_path: Path, name: str, share: float) -> None:
+    (tmp_path / name).write_bytes(WHOLE[name])
+    assert read_all(tmp_path / name)
+    (tmp_path / name).write_bytes(WHOLE[name][: int(len(WHOLE[name]) * share)])
+    with pytest.raises(RequestError) as caught:
+        read_all(tmp_path / name)
+    assert name in str(caught.value)
+    assert "cut off" in str(caught.value)
+    assert "download or write it again" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", list(WHOLE))
+def test_a_file_damaged_in_the_middle(tmp_path: Path, name: str) -> None:
+    """Behind an intact beginning and end, as where a download was resumed in the wrong place."""
+    content = bytearray(WHOLE[name])
+    middle = len(content) // 2
+    content[middle : middle + 5000] = bytes(5000)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RequestError) as caught:
+        read_all(tmp_path / name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_parquet_pages_that_are_gone_behind_an_intact_footer(tmp_path: Path) -> None:
+    content = WHOLE["a.parquet"]
+    footer = int.from_bytes(content[-8:-4], "little") + 8
+    for kept in (4, 20_000):
+        (tmp_path / "a.parquet").write_bytes(content[:kept] + content[-footer:])
+        with pytest.raises(RequestError, match=r"a\.parquet.*damaged.*again"):
+            read_all(tmp_path / "a.parquet")
+
+
+def test_arrow_files_of_both_kinds(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([{"translation": {"en": en, "de": de}} for en, de in PAIRS])
+    with pa.ipc.new_file(tmp_path / "file.arrow", table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "stream.arrow").write_bytes(arrow([*PAIRS, (None, "x")]))
+    assert rows(str(tmp_path / "file.arrow")) == good(PAIRS)
+    assert rows(str(tmp_path / "stream.arrow")) == [*good(PAIRS), (None, "x", "missing")]
+    (tmp_path / "numbers.arrow").write_bytes(arrow([(1, "eins")]))
+    with pytest.raises(RequestError, match=r"data\.source: 'en' of .*numbers\.arrow' holds int64"):
+        rows(str(tmp_path / "numbers.arrow"))
+
+
+LONG = "x" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", jsonl([*PAIRS, (LONG, "kurz"), *PAIRS])),
+        ("a.csv", CSV + f"kurz,4,{LONG}\n".encode() + CSV.split(b"\n", 1)[1]),
+        ("a.tsv", TSV + f"{LONG}\tkurz\n".encode() + TSV.split(b"\n", 1)[1]),
+        ("a.tsv.gz", gzip.compress(TSV + f"{LONG}\tkurz\n".encode() + TSV.split(b"\n", 1)[1])),
+        ("a.parquet", parquet([*PAIRS, (LONG, "kurz"), *PAIRS])),
+        ("a.arrow", arrow([*PAIRS, (LONG, "kurz"), *PAIRS])),
+    ],
+)
+def test_a_line_of_a_megabyte_is_read(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert rows(str(tmp_path / name)) == good([*PAIRS, (LONG, "kurz"), *PAIRS])
+
+
+def test_a_line_of_a_megabyte_in_a_pair_of_files(tmp_path: Path) -> None:
+    sides = {"en": [LONG, "b", "c"], "de": ["a", "b", LONG]}
+    for side, lines in sides.items():
+        (tmp_path / side).write_text("\n".join(lines) + "\n")
+    read = rows(PairOfFiles(source=str(tmp_path / "en"), target=str(tmp_path / "de")))
+    assert [(a.strip(), b.strip()) for a, b, _ in read if a and b] == list(
+        zip(*sides.values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "a.csv.gz"])
+def test_a_line_without_end_is_refused(tmp_path: Path, name: str) -> None:
+    line = b"x" * (2 * LONGEST_LINE + 1)
+    begin = {"a.jsonl": jsonl(PAIRS[:1]), "a.tsv": b"en\tde\n", "a.csv": b"en,de\n"}
+    content = begin.get(name, b"en,de\n") + line
+    (tmp_path / name).write_bytes(gzip.compress(content, 1) if name.endswith("gz") else content)
+    with pytest.raises(RequestError, match=rf"{name}' line 2 is longer than 16 MiB"):
+        read_all(tmp_path / name)
+
+
+def test_a_quotation_that_never_ends_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'en,de\n"x,y\n' + b"some words,more\n" * 3_000_000)
+    with pytest.raises(RequestError, match=r"a\.csv.*quotation mark never closed"):
+        read_all(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "good_file", "empty"),
+    [
+        ("jsonl", jsonl(PAIRS), b""),
+        ("csv", CSV, b""),
+        ("csv", CSV, b"de,id,en\n"),
+        ("tsv", TSV, b""),
+        ("jsonl.gz", gzip.compress(jsonl(PAIRS)), b""),
+        ("csv.gz", gzip.compress(CSV), gzip.compress(b"")),
+        ("parquet", parquet(PAIRS), parquet(PAIRS, groups=10)),
+        ("arrow", arrow(PAIRS), b""),
+    ],
+)
+def test_an_empty_file_among_good_ones(
+    tmp_path: Path, name: str, good_file: bytes, empty: bytes
+) -> None:
+    if name in ("parquet", "arrow"):  # of these an empty file has a schema
+        table = pa.schema([("en", pa.string()), ("de", pa.string())]).empty_table()
+        pq.write_table(table, sink := io.BytesIO())
+        with pa.ipc.new_stream(stream := io.BytesIO(), table.schema):
+            pass
+        empty = (sink if name == "parquet" else stream).getvalue()
+    for number, content in enumerate((good_file, empty, good_file)):
+        (tmp_path / f"{number}.{name}").write_bytes(content)
+    assert rows(str(tmp_path / f"*.{name}")) == good(PAIRS * 2)
+
+
+def test_ragged_rows_are_counted_and_the_others_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"en,de\na,b\nonly one\nx,y,z\nc,d\n")
+    (tmp_path / "a.tsv").write_bytes(b"en\tde\na\tb\nonly one\nx\ty\tz\nc\td\n")
+    ragged: Row = (None, None, "ragged")
+    for name in ("a.csv", "a.tsv"):
+        assert rows(str(tmp_path / name)) == [("a", "b", None), ("c", "d", None), ragged, ragged]
+    (tmp_path / "a.csv").write_bytes(b"en,de\nonly one\n")
+    assert rows(str(tmp_path / "a.csv")) == [ragged]
+
+
+def test_json_too_deep_or_with_numbers_too_long_is_said_by_line(tmp_path: Path) -> None:
+    for value in (b"[" * 100_000 + b"]" * 100_000, b"1" * 10_000):
+        (tmp_path / "a.jsonl").write_bytes(jsonl(PAIRS) + b'{"en": ' + value + b"}\n")
+        with pytest.raises(RequestError, match=r"a\.jsonl' line 4 is not JSON"):
+            read_all(tmp_path / "a.jsonl")
+
+
+def test_a_file_that_may_not_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl(PAIRS))
+    found = find_source(str(tmp_path / "a.jsonl"), data(), "train")
+    os.remove(tmp_path / "a.jsonl")
+    with pytest.raises(RequestError, match=r"a\.jsonl' cannot be read: .*[Nn]o such file"):
+        list(found.tables(0))

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ import pytest
 from pipeline import grammar, source
 from pipeline.errors import RequestError
 from pipeline.recipe import Location, PairOfFiles
-from pipeline.source import check_source, find_source, read_source
+from pipeline.source import check_data, check_source, find_source, read_source
 from tests.pipeline.pairs import PAIRS, data, good, jsonl, parquet, rows
 
 
@@ -57,6 +58,43 @@ def test_ray_data_keeps_the_order_of_files_and_rows(ray_cluster: None, tmp_path:
     assert not ray.data.DataContext.get_current().execution_options.preserve_order
 
 
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ([], "data.train: the list of corpora is empty"),
+        ("nope.jsonl", "data.train: 'nope.jsonl': no such file"),
+        (["good.jsonl", "nope.jsonl"], "data.train: 'nope.jsonl': no such file"),
+        ([{"location": "good.jsonl"}, {"location": "nope.csv"}], "data.train[1]: 'nope.csv': no"),
+        ([{"location": "other.jsonl"}], "data.train[0].source: "),
+        ([{"location": []}], "data.train[0]: a list of files must not be empty"),
+        ({"stream": "text"}, "data.train: 'text' is a format"),
+    ],
+)
+def test_every_corpus_of_a_recipe_is_checked_under_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, train: Any, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bad_files(tmp_path)
+    with pytest.raises(RequestError) as caught:
+        check_data(data(train=train, validation="good.jsonl"))
+    assert str(caught.value).startswith(words)
+
+
+def test_corpora_of_a_mixture_have_columns_and_splits_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bad_files(tmp_path)
+    mixture = [
+        {"location": "good.jsonl", "weight": 2},
+        {"location": "other.jsonl", "source": "eng", "target": "ger"},
+        {"location": "folder", "split": "validation"},
+    ]
+    check_data(data(train=mixture, validation="good.jsonl"))
+    with pytest.raises(RequestError, match=r"^data\.validation: '\./nope': "):
+        check_data(data(train=mixture, validation="./nope"))
+
+
 # --- What is refused ----------------------------------------------------------------------------
 
 
@@ -74,12 +112,13 @@ def test_ray_data_keeps_the_order_of_files_and_rows(ray_cluster: None, tmp_path:
         ("empty.csv", ("empty.csv",)),
         ("header.tsv", ("header.tsv", "is empty")),
         ("empty.parquet", ("empty.parquet", "is empty")),
-        ("broken.parquet", ("broken.parquet",)),
+        ("broken.parquet", ("broken.parquet", "cut off", "download or write it again")),
         ("broken.jsonl", ("broken.jsonl", "line 2")),
         ("array.json", ("array.json", "line 1")),
         ("broken.jsonl.gz", ("broken.jsonl.gz",)),
         ("numbers.parquet", ("data.source", "'en'", "int64")),
         ("other.jsonl", ("data.source", "'en'", "eng, ger", "did you mean 'eng'?")),
+        ("cut.arrow", ("cut.arrow", "cut off")),
         ("other.csv", ("data.source", "'en'", "eng, ger")),
         ("other.parquet", ("data.source", "'en'", "id, translation, de (in translation)")),
         ("folder", ("folder", "validation")),
@@ -110,6 +149,7 @@ def write_bad_files(folder: Path) -> None:
         "empty.parquet": _no_rows(),
         "broken.parquet": b"PAR1 and no more",
         "broken.jsonl": jsonl(PAIRS[:1]) + b"{nope\n",
+        "cut.arrow": b"",
         "array.json": json.dumps([{"en": "a", "de": "b"}]).encode(),
         "broken.jsonl.gz": b"this was never packed",
         "numbers.parquet": parquet([(1, "eins"), (2, "zwei")]),
