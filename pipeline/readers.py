@@ -18,7 +18,7 @@ from pyarrow.fs import FileSystem
 
 from pipeline.errors import RequestError
 from pipeline.files import format_of
-from pipeline.lines import LONGEST_LINE, line_blocks, open_file
+from pipeline.lines import BLOCK_BYTES, LONGEST_LINE, line_blocks, open_file
 from pipeline.rows import (
     ROWS,
     Columns,
@@ -44,9 +44,11 @@ def read_entry(
     columns: Columns,
     row_groups: range | None = None,
     delimiter: str | None = None,
+    csv_block: int = LONGEST_LINE,
 ) -> Iterator[pa.Table]:
     """The tables of one file or pair of files. `row_groups`: only these of a Parquet file;
-    `delimiter`: of a CSV file that has another than the comma.
+    `delimiter`: of a CSV file that has another than the comma; `csv_block`: bytes that are parsed
+    at once, of which a row may not have more.
 
     Raises:
         RequestError: a column is not there, a file is damaged, cut off or not what its suffix says,
@@ -67,15 +69,11 @@ def read_entry(
                 yield from _read_json_lines(path, filesystem, columns)
             case "tsv":
                 # By custom TSV has no quoting: a quotation mark is a character like any other.
-                yield from _read_csv(path, filesystem, columns, delimiter="\t", quote_char=False)
+                parsing = pa.csv.ParseOptions(delimiter="\t", quote_char=False)
+                yield from _read_csv(path, filesystem, columns, csv_block, parsing)
             case _:
-                yield from _read_csv(
-                    path,
-                    filesystem,
-                    columns,
-                    delimiter=delimiter or ",",
-                    newlines_in_values=True,
-                )
+                parsing = pa.csv.ParseOptions(delimiter=delimiter or ",", newlines_in_values=True)
+                yield from _read_csv(path, filesystem, columns, csv_block, parsing)
     except (pa.ArrowException, OSError, EOFError) as error:
         raise _unreadable(" or ".join(repr(path) for path in entry), error) from error
 
@@ -91,9 +89,15 @@ def check_entry(
         with _parquet_file(entry[0], filesystem) as file:
             leaves_of(file.schema_arrow, columns, entry[0])
             return bool(file.metadata.num_rows)
-    tables = read_entry(entry, filesystem, columns, delimiter=delimiter)
-    # Of a pair the second as well, which shows whether both of two short files end at one line.
-    return bool(sum(table.num_rows for table in islice(tables, len(entry))))
+    for block in (BLOCK_BYTES, LONGEST_LINE):
+        tables = read_entry(entry, filesystem, columns, None, delimiter, block)
+        try:
+            # Of a pair the second as well, which shows whether two short files end at one line.
+            return bool(sum(table.num_rows for table in islice(tables, len(entry))))
+        except RequestError:
+            if block == LONGEST_LINE:
+                raise
+    raise AssertionError("the last block size returns or raises")
 
 
 def _unreadable(names: str, error: Exception) -> RequestError:
@@ -203,7 +207,11 @@ def _json_row(line: bytes, path: str, number: int) -> dict[str, Any]:
 
 
 def _read_csv(
-    path: str, filesystem: FileSystem, columns: Columns, **parsing: Any
+    path: str,
+    filesystem: FileSystem,
+    columns: Columns,
+    block_bytes: int,
+    parsing: pa.csv.ParseOptions,
 ) -> Iterator[pa.Table]:
     with open_file(path, filesystem) as file:
         if not file.read(1):
@@ -215,10 +223,11 @@ def _read_csv(
         ragged += 1
         return "skip"
 
+    parsing.invalid_row_handler = skip
     settings: dict[str, Any] = {
-        # Blocks that hold the longest line. One thread, or "ragged" would come in any order.
-        "read_options": pa.csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False),
-        "parse_options": pa.csv.ParseOptions(invalid_row_handler=skip, **parsing),
+        # One thread: the rows that `skip` counts are then always those of the batches so far.
+        "read_options": pa.csv.ReadOptions(block_size=block_bytes, use_threads=False),
+        "parse_options": parsing,
         # Bytes, not strings: one byte that is no UTF-8 then costs its row and not the file.
         "convert_options": pa.csv.ConvertOptions(
             column_types=dict.fromkeys(columns, pa.binary()),

@@ -164,9 +164,10 @@ def _in_words(name: str) -> Iterator[None]:
     except (RequestError, GeneratorExit, MemoryError):
         raise
     except Exception as error:
-        from httpx2 import HTTPError
+        from datasets.utils.file_utils import CONNECTION_ERRORS_TO_RETRY
+        from huggingface_hub.errors import HfHubHTTPError
 
-        if isinstance(error, (HTTPError, ConnectionError)):
+        if isinstance(error, (ConnectionError, HfHubHTTPError, *CONNECTION_ERRORS_TO_RETRY)):
             raise connection_lost(name, error) from error
         kind = type(error).__name__
         raise RequestError(f"{name!r} cannot be read: {kind}: {one_line(error)}") from error
