@@ -1,23 +1,27 @@
 """Text ↔ token ids, reversible on any Unicode text: trained from the corpus, cached by hash.
 
 Both kinds see the UTF-8 bytes of the text, each byte as one printable character (`ByteLevel`).
-That makes them reversible by construction: there is no unknown character and nothing to normalise,
-and a space belongs to the word after it. Unigram's own byte fallback is not used because its usual
-companion, Metaspace, cannot tell "▁" in the text from a space.
+That makes them reversible by construction: there is no unknown character and nothing that must be
+normalised, and a space belongs to the word after it. Unigram's own byte fallback is not used
+because its usual companion, Metaspace, cannot tell "▁" in the text from a space.
+
+Where a Unicode normal form is asked for, it is part of the tokenizer, so that it is applied
+wherever the model is used; then what comes back is the text in that form.
 """
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Iterator, Sequence
+from typing import Literal, Protocol
 
-import numpy as np
+import pyarrow as pa
 import tokenizers
 from pyarrow.fs import FileSystem, FileType
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from pipeline import recipe
-from pipeline.corpus import Corpus
 from pipeline.files import filesystem_of
 
 PAD, START, END = 0, 1, 2
@@ -37,6 +41,8 @@ class Tokenizer:
         # Not saved with the JSON: a literal "<s>" in the text is text.
         backend.encode_special_tokens = True
         self._backend = backend
+        self._normalizer = backend.normalizer
+        self._pre_tokenizer = backend.pre_tokenizer
 
     @classmethod
     def load(cls, path: str) -> "Tokenizer":
@@ -63,6 +69,16 @@ class Tokenizer:
     def digest(self) -> str:
         """sha256 of the JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def normalize(self, text: str) -> str:
+        """The text as it is tokenized, and as `decode_batch` gives it back."""
+        return str(self._normalizer.normalize_str(text)) if self._normalizer else text
+
+    def words(self, text: str) -> list[str]:
+        """The normalised text cut where no token crosses, in the characters that tokens are made
+        of, one for each byte."""
+        words = self._pre_tokenizer.pre_tokenize_str(self.normalize(text))
+        return [word for word, _ in words]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Each text's ids, without special tokens; an empty text has none."""
@@ -101,45 +117,75 @@ def _byte_of_characters() -> dict[str, int]:
 _BYTE_OF = _byte_of_characters()
 
 
-def train_tokenizer(corpus: Corpus, config: recipe.Tokenizer, storage: str) -> str:
+class Pieces(Protocol):
+    """What a tokenizer is trained from: a corpus, or several of them."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def piece_count(self) -> int: ...
+
+    def read(self, piece_numbers: Sequence[int]) -> pa.Table:
+        """The pairs of these pieces, as columns source and target."""
+
+
+def train_tokenizer(
+    corpus: Pieces,
+    config: recipe.Tokenizer,
+    storage: str,
+    unicode: Literal["NFC", "NFKC"] | None = None,
+) -> str:
     """The path of the corpus' tokenizer.json: found on storage, or trained and written there now.
+    With `unicode` it normalises text before anything else, here and ever after.
 
     Training runs in this process and streams the pairs; in memory are only the distinct words.
     BPE gives the same tokenizer each time. Unigram's trainer adds floats in hash order and does
     not, to the last digits: there it is this cache that makes a job repeatable.
     """
     filesystem, root = filesystem_of(storage)
-    parts = {"corpus": corpus.digest, "config": config.model_dump(mode="json")}
+    parts = {
+        "corpus": corpus.digest,
+        "config": config.model_dump(mode="json"),
+        "unicode": unicode,
+    }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
     folder = f"{root.rstrip('/')}/tokenizers/{key}"
     if filesystem.get_file_info(f"{folder}/tokenizer.json").type != FileType.File:
-        tokenizer = _train(_texts(corpus, config.training_pairs), config)
+        tokenizer = _train(_texts(corpus, config.training_pairs), config, unicode)
         _write_whole(filesystem, folder, tokenizer.to_json().encode())
     if "://" in storage:
         return f"{storage.rstrip('/')}/tokenizers/{key}/tokenizer.json"
     return f"{folder}/tokenizer.json"
 
 
-def _texts(corpus: Corpus, pairs: int) -> Iterator[str]:
-    """Both sides of this many pairs, from pieces spread evenly over the corpus."""
-    pieces = len(corpus.pieces)
-    wanted = min(pieces, -(-pairs // corpus.pieces[0].rows))
-    numbers = np.arange(wanted) * pieces // wanted
-    left = pairs
+def _texts(corpus: Pieces, pairs: int) -> Iterator[str]:
+    """Both sides of about this many pairs, from pieces spread evenly over the corpus."""
+    sample = _spread(min(corpus.piece_count, _PIECES_PER_READ), corpus.piece_count)
+    pairs_per_piece = corpus.read(sample).num_rows / len(sample)
+    wanted = min(corpus.piece_count, math.ceil(pairs / pairs_per_piece))
+    numbers, left = _spread(wanted, corpus.piece_count), pairs
     for start in range(0, wanted, _PIECES_PER_READ):
-        table = corpus.read(numbers[start : start + _PIECES_PER_READ].tolist()).slice(0, left)
+        table = corpus.read(numbers[start : start + _PIECES_PER_READ]).slice(0, left)
         left -= table.num_rows
         for column in ("source", "target"):
             yield from table[column].to_pylist()
 
 
-def _train(texts: Iterator[str], config: recipe.Tokenizer) -> Tokenizer:
+def _spread(wanted: int, pieces: int) -> list[int]:
+    """So many of the pieces, at even distances."""
+    return [number * pieces // wanted for number in range(wanted)]
+
+
+def _train(texts: Iterator[str], config: recipe.Tokenizer, unicode: str | None) -> Tokenizer:
     kinds = {
         "bpe": (models.BPE, trainers.BpeTrainer),
         "unigram": (models.Unigram, trainers.UnigramTrainer),
     }
     model, trainer = kinds[config.kind]
     backend = tokenizers.Tokenizer(model())
+    if unicode:
+        backend.normalizer = {"NFC": normalizers.NFC, "NFKC": normalizers.NFKC}[unicode]()
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.train_from_iterator(

@@ -1,9 +1,11 @@
 """Reversible on any text, no special token out of text, the same again, and cached."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from shutil import rmtree
+from typing import Literal
 
 import pyarrow as pa
 import pytest
@@ -160,5 +162,44 @@ def test_training_pairs_are_spread_over_the_corpus(storage: str, tmp_path: Path)
     corpus = Watched(**{field.name: getattr(plain, field.name) for field in fields(plain)})
     train_tokenizer(corpus, recipe.Tokenizer(vocabulary_size=300, training_pairs=250), storage)
     numbers = [number for piece_numbers, _ in reads for number in piece_numbers]
-    assert numbers == list(range(0, 200, 4))
+    assert numbers[:16] == [number * 200 // 16 for number in range(16)]  # how large pieces are
+    assert numbers[16:] == list(range(0, 200, 4))
     assert max(rows for _, rows in reads) < 250  # never all of them in memory
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["NFC", "NFKC"])
+def test_a_normal_form_belongs_to_the_tokenizer(
+    corpus: Corpus, storage: str, kind: str, form: Literal["NFC", "NFKC"]
+) -> None:
+    config = recipe.Tokenizer(kind=kind, vocabulary_size=400)
+    path = train_tokenizer(corpus, config, storage, form)
+    assert path != train_tokenizer(corpus, config, storage)
+    tokenizer = Tokenizer.load(path)
+    for text in ("Cafe\u0301 ﬁn ½ Å", "<s>①</s>", "한", "ﬀ\u00a0…", ""):
+        normal = unicodedata.normalize(form, text)
+        assert tokenizer.normalize(text) == normal
+        ids, same = tokenizer.encode_batch([text, normal])
+        assert ids == same
+        assert tokenizer.decode_batch([ids]) == [normal]
+
+
+def test_the_vocabulary_is_that_of_normalized_text(storage: str, tmp_path: Path) -> None:
+    decomposed, composed = "Cafe\u0301", "Café"
+    corpus = write_corpus(tmp_path / "corpus", [(decomposed, decomposed)] * 50, piece_rows=10)
+    tokenizer = Tokenizer.load(
+        train_tokenizer(corpus, recipe.Tokenizer(vocabulary_size=300), storage, "NFC")
+    )
+    (ids,) = tokenizer.encode_batch([decomposed])
+    assert tokenizer.pieces(ids) == [composed]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
+@given(text=texts)
+def test_words_have_a_character_for_each_byte(
+    trained: dict[str, Tokenizer], kind: str, text: str
+) -> None:
+    tokenizer = trained[kind]
+    words = tokenizer.words(text)
+    assert sum(map(len, words)) == len(text.encode())
