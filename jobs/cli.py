@@ -3,6 +3,7 @@
 from jobs.command import application
 from jobs.demo import demo
 from jobs.evaluate import evaluate
+from jobs.prepare import prepare
 from jobs.promote import promote
 from jobs.rollback import rollback
 from jobs.submit import submit
@@ -11,7 +12,7 @@ from jobs.translate import translate
 
 
 def main() -> None:
-    app = application(demo, train, evaluate, promote, rollback, translate, submit)
+    app = application(demo, prepare, train, evaluate, promote, rollback, translate, submit)
     app(prog_name="heliograph")
 
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ray.data import DataIterator
 from torch import Tensor
 
-from pipeline.portions import Ragged
 from pipeline.tokenizer import END, PAD, START, Tokenizer
+from pipeline.tokens import Ragged
 from pipeline.windows import Numbers, cut_micro_batches
 
 
@@ -74,6 +74,7 @@ class Step:
     position: Position
     next_position: Position
     steps_in_window: int
+    windows_in_epoch: int
     target_tokens: int
     """Of the whole step, over all ranks, ends included: what the loss is divided by."""
     micro_batches: list[MicroBatch]
@@ -151,6 +152,7 @@ def _steps(row: dict[str, Any], left_out: int) -> Iterator[Step]:
             position=Position(row["epoch"], row["window"], step),
             next_position=_after(row, step + 1),
             steps_in_window=row["steps_in_window"],
+            windows_in_epoch=row["windows_in_epoch"],
             target_tokens=int(row["step_target_tokens"][number]),
             micro_batches=[next(micro_batches) for _ in range(row["step_micro_batches"][number])],
             too_many_tokens=left_out if number == 0 else 0,

@@ -16,15 +16,16 @@ import torch
 from pipeline import registry, track
 from pipeline.checkpoint import CheckpointStore, TrainingState, load_state
 from pipeline.cluster import capacity, start_ray
-from pipeline.corpus import Corpus, prepare_corpus
+from pipeline.corpus import Corpus
 from pipeline.evaluate import Scores, evaluate, write_evaluation_set
 from pipeline.model_uri import tracking_uri
 from pipeline.placement import check_here, place
 from pipeline.plan import TrainingPlan
+from pipeline.prepare import Prepared, prepare, storage_of
 from pipeline.progress import ProgressLine, open_board
 from pipeline.recipe import Recipe
 from pipeline.source import check_data
-from pipeline.tokenizer import Tokenizer, train_tokenizer
+from pipeline.tokenizer import Tokenizer
 from pipeline.train import train
 from pipeline.translate import Translator
 
@@ -60,17 +61,18 @@ def run_training_job(recipe: Recipe) -> dict[str, Any]:
     start_ray()
     placement = place(recipe.cluster, *capacity())
 
-    corpora = _prepare(recipe)
-    tokenizer = train_tokenizer(corpora.train, recipe.tokenizer, _storage(recipe))
-    with _tracked(client, recipe, corpora, tokenizer) as run_id:
-        plan = _plan(recipe, corpora, tokenizer, client.tracking_uri, run_id)
+    prepared = prepare(recipe, tokenize=False)
+    with _tracked(client, recipe, prepared) as run_id:
+        plan = _plan(recipe, prepared, client.tracking_uri, run_id)
         board = open_board()
         with ProgressLine(board):
             state = train(plan, placement, recipe.cluster.max_failures, board)
         best = _best(plan, state)
         say(f"scoring step {best.step} by beam search and registering it")
         finish = ray.remote(num_cpus=1, num_gpus=1 if placement.use_gpu else 0)(_finish)
-        result: dict[str, Any] = ray.get(finish.remote(recipe, plan, state, best, corpora))
+        result: dict[str, Any] = ray.get(
+            finish.remote(recipe, plan, state, best, prepared.validation)
+        )
         if recipe.registry.promote:
             decision = registry.promote(
                 recipe.model_name, result["model"]["version"], recipe.registry.margin
@@ -96,12 +98,6 @@ def say(message: str) -> None:
 
 
 @dataclass(frozen=True)
-class Corpora:
-    train: Corpus
-    validation: Corpus
-
-
-@dataclass(frozen=True)
 class Best:
     """The weights that the job ends with: a checkpoint, or the average of several."""
 
@@ -109,30 +105,18 @@ class Best:
     step: int
 
 
-def _storage(recipe: Recipe) -> str:
-    """Absolute, because workers run in folders of their own."""
-    return recipe.storage if "://" in recipe.storage else str(Path(recipe.storage).resolve())
-
-
-def _prepare(recipe: Recipe) -> Corpora:
-    data, storage, rows = recipe.data, _storage(recipe), recipe.batches.piece_rows
-    return Corpora(
-        prepare_corpus(data.train, data, data.train_split, rows, storage),
-        prepare_corpus(data.validation, data, data.validation_split, rows, storage),
-    )
-
-
-def _plan(
-    recipe: Recipe, corpora: Corpora, tokenizer: str, tracking_uri: str, run_id: str
-) -> TrainingPlan:
+def _plan(recipe: Recipe, prepared: Prepared, tracking_uri: str, run_id: str) -> TrainingPlan:
+    training = prepared.training
+    folders = [corpus.folder for corpus in training.corpora]
     return TrainingPlan(
-        folder=f"{_storage(recipe)}/jobs/{recipe.job_id}",
-        corpus=corpora.train.folder,
-        validation_corpus=corpora.validation.folder,
-        tokenizer=tokenizer,
+        folder=f"{storage_of(recipe)}/jobs/{recipe.job_id}",
+        corpora=tuple(zip(folders, training.weights, strict=True)),
+        validation_corpus=prepared.validation.folder,
+        tokenizer=prepared.tokenizer,
         seed=recipe.seed,
         model=recipe.model,
         batches=recipe.batches,
+        augment=recipe.augment,
         train=recipe.train,
         validation=recipe.validation,
         log_every_steps=recipe.track.every_steps,
@@ -144,9 +128,7 @@ def _plan(
 
 
 @contextmanager
-def _tracked(
-    client: track.Client, recipe: Recipe, corpora: Corpora, tokenizer: str
-) -> Iterator[str]:
+def _tracked(client: track.Client, recipe: Recipe, prepared: Prepared) -> Iterator[str]:
     """The job's one run, opened or continued; marked failed when the block does not end well."""
     run_id = track.open_run(
         client,
@@ -158,9 +140,13 @@ def _tracked(
     succeeded = False
     try:
         client.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
-        client.log_text(run_id, Tokenizer.load(tokenizer).to_json(), "tokenizer.json")
-        track.log_corpus(client, run_id, corpora.train, "train")
-        track.log_corpus(client, run_id, corpora.validation, "validation")
+        tokenizer = Tokenizer.load(prepared.tokenizer)
+        client.log_text(run_id, tokenizer.to_json(), "tokenizer.json")
+        corpora = prepared.texts.corpora
+        for number, corpus in enumerate(corpora):
+            context = "train" if len(corpora) == 1 else f"train.{number}"
+            track.log_corpus(client, run_id, corpus, context)
+        track.log_corpus(client, run_id, prepared.validation, "validation")
         yield run_id
         succeeded = True
     finally:
@@ -176,7 +162,7 @@ def _best(plan: TrainingPlan, state: TrainingState) -> Best:
 
 
 def _finish(
-    recipe: Recipe, plan: TrainingPlan, state: TrainingState, best: Best, corpora: Corpora
+    recipe: Recipe, plan: TrainingPlan, state: TrainingState, best: Best, validation: Corpus
 ) -> dict[str, Any]:
     """Score the best weights as anyone will who loads them, and register what was scored.
 
@@ -190,15 +176,15 @@ def _finish(
         measured = load_state(folder)
         for name in ("optimizer.safetensors", "state.json", "checksums.json"):
             (folder / name).unlink()  # the registered model is what it takes to translate
-        pairs = corpora.validation.head(None)
+        pairs = validation.head(None)
         digest = write_evaluation_set(folder, pairs)
         translator = Translator.load(folder)
         scores = evaluate(translator, pairs, recipe.evaluate)
         _log_final(client, recipe, plan, scores, pairs, translator)
         version = registry.register(plan.run_id, folder, recipe.model_name, scores, digest)
-    validation = measured.averaged or measured.latest
-    assert validation is not None, "the best weights were validated, or they were not the best"
-    result = _result(recipe, plan, state, best, scores, version, validation.loss)
+    measurement = measured.averaged or measured.latest
+    assert measurement is not None, "the best weights were validated, or they were not the best"
+    result = _result(recipe, plan, state, best, scores, version, measurement.loss)
     track.log_note(client, plan.run_id, _note(result, scores))
     return result
 

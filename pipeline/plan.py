@@ -12,12 +12,14 @@ class TrainingPlan:
 
     folder: str
     """The job's own: its checkpoints are below."""
-    corpus: str
+    corpora: tuple[tuple[str, float], ...]
+    """Folder and weight of each corpus of the training mixture."""
     validation_corpus: str
     tokenizer: str
     seed: int
     model: recipe.Model
     batches: recipe.Batches
+    augment: recipe.Augment
     train: recipe.Train
     validation: recipe.Validation
     log_every_steps: int

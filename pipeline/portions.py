@@ -5,23 +5,30 @@ a rank has no micro-batch is in its portion all the same, and every rank's porti
 steps.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from pipeline import recipe
-from pipeline.corpus import Corpus
+from pipeline.mixture import Mixture
+from pipeline.sampling import SubwordSampler
 from pipeline.tokenizer import Tokenizer
-from pipeline.windows import Numbers, cut_window, deal, pieces_of, window_count
+from pipeline.tokens import SIDES, Encoder, Ragged, tokens_of
+from pipeline.windows import (
+    Numbers,
+    cut_window,
+    deal,
+    pieces_of_epoch,
+    pieces_of_window,
+    window_count,
+)
 
 STEPS_PER_PORTION = 8
 """Few enough that a row is well under a megabyte, many enough that rows are not the cost."""
-
-_ROWS_PER_CALL = 2048
 
 SCHEMA = pa.schema(
     [
@@ -46,51 +53,20 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Ragged:
-    """Sequences of token ids one behind the other."""
-
-    tokens: NDArray[np.int32]
-    lengths: Numbers
-
-    @classmethod
-    def encode(cls, tokenizer: Tokenizer, texts: Sequence[str] | pa.ChunkedArray) -> "Ragged":
-        """The texts' tokens, a few thousand texts at a time: encodings are large objects."""
-        parts, lengths = [], []
-        for start in range(0, len(texts), _ROWS_PER_CALL):
-            some = texts[start : start + _ROWS_PER_CALL]
-            ids = tokenizer.encode_batch(
-                some.to_pylist() if isinstance(some, pa.ChunkedArray) else some
-            )
-            lengths.append(np.fromiter(map(len, ids), np.int64, len(ids)))
-            total = int(lengths[-1].sum())
-            parts.append(np.fromiter(chain.from_iterable(ids), np.int32, total))
-        return cls(
-            np.concatenate(parts or [np.empty(0, np.int32)]),
-            np.concatenate(lengths or [np.empty(0, np.int64)]),
-        )
-
-    def take(self, rows: Numbers) -> "Ragged":
-        """These sequences, in this order."""
-        lengths = self.lengths[rows]
-        starts = (np.cumsum(self.lengths) - self.lengths)[rows]
-        shifts = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        return Ragged(self.tokens[shifts + np.arange(lengths.sum())], lengths)
-
-
-@dataclass(frozen=True)
 class WindowPlan:
-    """What the step list follows from, and among how many it is shared. Goes to each task."""
+    """What the step list follows from, and among how many it is shared out. Goes to each task."""
 
-    corpus: Corpus
+    mixture: Mixture
     tokenizer: str
     """As JSON."""
     batches: recipe.Batches
+    augment: recipe.Augment
     seed: int
     world_size: int
 
     @property
     def windows_in_epoch(self) -> int:
-        return window_count(len(self.corpus.pieces), self.batches.window_pieces)
+        return window_count(sum(self.mixture.shares), self.batches.window_pieces)
 
 
 def portions(
@@ -103,10 +79,10 @@ def portions(
     Raises:
         RuntimeError: the window has fewer steps than `start`, so `start` is of another step list.
     """
-    batches, seed = plan.batches, plan.seed
-    pieces = pieces_of(len(plan.corpus.pieces), batches.window_pieces, seed, epoch, window)
-    table = plan.corpus.read(pieces.tolist())
-    source, target = (Ragged.encode(tokenizer, table[side]) for side in ("source", "target"))
+    batches, seed, mixture = plan.batches, plan.seed, plan.mixture
+    pieces = pieces_of_epoch(mixture.piece_counts, mixture.shares, seed, epoch)
+    table = mixture.read(pieces_of_window(pieces, batches.window_pieces, window).tolist())
+    source, target = tokens_of(table, _encoders(plan, tokenizer, epoch, window))
     longest = np.maximum(source.lengths, target.lengths) + 1
     steps = cut_window(
         source.lengths + 1,
@@ -146,6 +122,22 @@ def portions(
             mine = [share[rank] for share in shares]
             contents = _contents(mine, pairs, source, target)
             yield _one_row(common | place | {"rank": rank} | contents)
+
+
+def _encoders(plan: WindowPlan, tokenizer: Tokenizer, epoch: int, window: int) -> list[Encoder]:
+    """Each side's. What is drawn follows from the place in the step list, as the list itself."""
+    if plan.augment == recipe.Augment():
+        return [tokenizer, tokenizer]
+    sampler = _sampler(tokenizer.to_json(), plan.augment.model_dump_json())
+    return [sampler.encoder(plan.seed, epoch, window, side) for side in range(len(SIDES))]
+
+
+@lru_cache(maxsize=1)
+def _sampler(tokenizer: str, augment: str) -> SubwordSampler:
+    """One for each process, because it remembers words."""
+    return SubwordSampler(
+        Tokenizer.from_json(tokenizer), recipe.Augment.model_validate_json(augment)
+    )
 
 
 def _share_out(step: list[Numbers], longest: Numbers, world_size: int) -> list[list[Numbers]]:

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.errors import RequestError, did_you_mean
-from pipeline.recipe import Recipe
+from pipeline.recipe import Ingredient, Recipe
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -62,12 +62,25 @@ def _distinct(error: ValidationError) -> list[dict[str, Any]]:
     problems: dict[str, dict[str, Any]] = {}
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"][:2])
-        problems[key] = dict(problem) | {"key": key}
+        if problems.get(key, {}).get("ingredient"):
+            continue  # said more exactly already
+        # loc: data, train, "list[Ingredient]", its number, and maybe its key.
+        ingredient = problem["loc"][2:3] == ("list[Ingredient]",) and len(problem["loc"]) > 4
+        problems[key] = dict(problem) | {"key": key, "ingredient": ingredient}
     return list(problems.values())
 
 
 def _describe(problem: dict[str, Any]) -> str:
     key, value = problem["key"], problem["input"]
+    if problem["ingredient"]:
+        number, name = problem["loc"][3:5]
+        if problem["type"] == "extra_forbidden":
+            hint = did_you_mean(str(name), Ingredient.model_fields)
+            return f"{key}[{number}].{name}: unknown key; {hint}"
+        if problem["type"] == "missing":
+            return f"{key}[{number}].{name}: missing"
+        message = str(problem["msg"])
+        return f"{key}[{number}].{name}: {value!r}: {message[0].lower()}{message[1:]}"
     if key in ("data.train", "data.validation"):
         return (
             f"{key}: {value!r}: must be a name or path, a list of files, {{source: file, target: "

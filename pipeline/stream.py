@@ -21,7 +21,7 @@ from ray.data.block import BlockMetadata
 
 from pipeline import recipe
 from pipeline.batches import Position
-from pipeline.corpus import Corpus
+from pipeline.mixture import Mixture
 from pipeline.portions import WindowPlan, portions
 from pipeline.tokenizer import Tokenizer
 
@@ -32,9 +32,10 @@ _SECONDS_PER_ROUND = 0.02
 
 
 def step_stream(
-    corpus: Corpus,
+    mixture: Mixture,
     tokenizer_path: str,
     batches: recipe.Batches,
+    augment: recipe.Augment,
     *,
     seed: int,
     epochs: int | None,
@@ -54,7 +55,7 @@ def step_stream(
             workers, else the stream waits for ever.
     """
     text = Tokenizer.load(tokenizer_path).to_json()
-    plan = WindowPlan(corpus, text, batches, seed, world_size)
+    plan = WindowPlan(mixture, text, batches, augment, seed, world_size)
     windows = plan.windows_in_epoch
     ends = []
     if epochs is not None:

@@ -1,6 +1,7 @@
 """Training: Ray Train places the workers, restarts them after a failure, and feeds them batches."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from ray.train import DataConfig, FailureConfig, LoggingConfig, RunConfig, Scali
 from ray.train.torch import TorchTrainer
 
 from pipeline.checkpoint import TrainingState
-from pipeline.corpus import Corpus
+from pipeline.mixture import Mixture
 from pipeline.placement import Placement
 from pipeline.plan import TrainingPlan
 from pipeline.stream import step_stream, stream_options
@@ -25,9 +26,18 @@ def train(plan: TrainingPlan, placement: Placement, max_failures: int, board: An
     state = plan.checkpoints.newest_state()
     if plan.is_finished(state):
         return state
+    loop = partial(training_loop, plan, board)
+    result = make_trainer(plan, placement, max_failures, loop).fit()
+    return TrainingState.from_json(result.return_value)
+
+
+def make_trainer(
+    plan: TrainingPlan, placement: Placement, max_failures: int, loop: Callable[[], Any]
+) -> TorchTrainer:
+    """Ray Train set up for the plan; `loop` is what each worker runs."""
     gpu = {"GPU": 1} if placement.use_gpu else {}
-    trainer = TorchTrainer(
-        partial(training_loop, plan, board),
+    return TorchTrainer(
+        loop,
         scaling_config=ScalingConfig(
             num_workers=placement.workers,
             use_gpu=placement.use_gpu,
@@ -48,16 +58,15 @@ def train(plan: TrainingPlan, placement: Placement, max_failures: int, board: An
             execution_options=stream_options(plan.batches), enable_shard_locality=False
         ),
     )
-    result = trainer.fit()
-    return TrainingState.from_json(result.return_value)
 
 
 def _remaining_steps(plan: TrainingPlan, world_size: int) -> Dataset:
     state = plan.checkpoints.newest_state()
     return step_stream(
-        Corpus.load(plan.corpus),
+        Mixture.load(plan.corpora),
         plan.tokenizer,
         plan.batches,
+        plan.augment,
         seed=plan.seed,
         epochs=plan.train.epochs,
         world_size=world_size,

@@ -30,6 +30,7 @@ class _Purpose(IntEnum):
     PIECES = 0
     ROWS = 1
     MICRO_BATCHES = 2
+    TIMES = 3
 
 
 def window_count(pieces: int, window_pieces: int) -> int:
@@ -37,14 +38,39 @@ def window_count(pieces: int, window_pieces: int) -> int:
     return -(-pieces // window_pieces)
 
 
-def pieces_of(pieces: int, window_pieces: int, seed: int, epoch: int, window: int) -> Numbers:
-    """The numbers of the pieces that this window consists of, at most `window_pieces` of them.
+def pieces_of_epoch(counts: Sequence[int], shares: Sequence[int], seed: int, epoch: int) -> Numbers:
+    """The numbers of the pieces that this epoch uses, in its order.
+
+    Each corpus is gone through again and again, each time in another order. An epoch takes the next
+    `share` pieces of that, so that a share of `count` is every piece once, twice that every piece
+    twice, and of half that, two epochs are every piece once.
+
+    Args:
+        counts: pieces of each corpus; they are numbered through, one corpus after the other.
+        shares: how many pieces of each corpus an epoch uses.
+    """
+    chosen, first = [], 0
+    for corpus, (count, share) in enumerate(zip(counts, shares, strict=True)):
+        begin, end = epoch * share, (epoch + 1) * share
+        for time in range(begin // count, -(-end // count)):
+            some = slice(max(begin - time * count, 0), min(end - time * count, count))
+            whole = some == slice(0, count)  # then their order does not matter
+            order = (
+                np.arange(count) if whole else _shuffled(count, seed, time, corpus, _Purpose.TIMES)
+            )
+            chosen.append(first + order[some])
+        first += count
+    pieces = np.concatenate(chosen)
+    return pieces[_shuffled(len(pieces), seed, epoch, 0, _Purpose.PIECES)]
+
+
+def pieces_of_window(pieces: Numbers, window_pieces: int, window: int) -> Numbers:
+    """Of an epoch's pieces those of this window, at most `window_pieces` of them.
 
     The windows of an epoch are of nearly equal size, so that none is too small to be cut well.
     """
-    order = _shuffled(pieces, seed, epoch, 0, _Purpose.PIECES)
-    windows = window_count(pieces, window_pieces)
-    return order[pieces * window // windows : pieces * (window + 1) // windows]
+    windows = window_count(len(pieces), window_pieces)
+    return pieces[len(pieces) * window // windows : len(pieces) * (window + 1) // windows]
 
 
 def cut_window(

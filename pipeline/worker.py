@@ -76,7 +76,6 @@ class Worker:
             cores = os.cpu_count() or 1
             torch.set_num_threads(plan.threads or max(1, cores // context.get_local_world_size()))
         self.tokenizer = Tokenizer.load(plan.tokenizer)
-        self.corpus = Corpus.load(plan.corpus)
         self.validation_pairs = Corpus.load(plan.validation_corpus).head(None)
         self.meter = Meter()
         self._restore()
@@ -184,12 +183,9 @@ class Worker:
             self.board.post.remote(Progress(self.state.step, done, loss, bleu, speed))
 
     def _epochs_done(self, step: Step) -> float:
-        windows = -(-len(self.corpus.pieces) // self.plan.batches.window_pieces)
         position = step.position
-        return (
-            position.epoch
-            + (position.window + (position.step + 1) / step.steps_in_window) / windows
-        )
+        windows = position.window + (position.step + 1) / step.steps_in_window
+        return position.epoch + windows / step.windows_in_epoch
 
     def validate(self) -> None:
         """Loss and BLEU on the validation set, each rank computing a share; all ranks know both."""

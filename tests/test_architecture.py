@@ -17,10 +17,12 @@ SOURCES = sorted(
 )
 
 # Where each library may be imported; every other place is kept free of it.
-RAY_DATA = {"source", "corpus", "batches", "stream", "train", "translate_dataset"}
+RAY_DATA = {
+    "source", "pieces", "corpus", "tokens", "batches", "stream", "train", "translate_dataset",
+}  # fmt: skip
 RAY_TRAIN = {"worker", "train"}
 MLFLOW = {"track", "versions", "registry", "pyfunc"}
-DATASETS = {"files", "source"}
+DATASETS = {"hub", "shards"}
 
 
 def stages() -> list[str]:

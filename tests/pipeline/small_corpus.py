@@ -9,6 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.corpus import Corpus
+from pipeline.mixture import Mixture
+
+
+def write_mixture(folder: Path, pairs: Sequence[tuple[str, str]], piece_rows: int) -> Mixture:
+    """A mixture of a single corpus."""
+    return Mixture((write_corpus(folder, pairs, piece_rows),), (1.0,))
 
 
 def write_corpus(folder: Path, pairs: Sequence[tuple[str, str]], piece_rows: int) -> Corpus:
@@ -22,6 +28,7 @@ def write_corpus(folder: Path, pairs: Sequence[tuple[str, str]], piece_rows: int
         digest=hashlib.sha256(json.dumps(list(pairs)).encode()).hexdigest(),
         seen=len(pairs),
         dropped={},
+        changed={},
         identity={},
         piece_rows=piece_rows,
         files=(("part-00000.parquet", len(pairs)),),

@@ -10,11 +10,11 @@ import torch
 
 from pipeline import recipe
 from pipeline.batches import MicroBatch, Position, Step, iterate_steps, validation_batches
-from pipeline.corpus import Corpus
 from pipeline.grammar import pairs
+from pipeline.mixture import Mixture
 from pipeline.portions import WindowPlan, portions
 from pipeline.tokenizer import END, PAD, START, Tokenizer
-from tests.pipeline.small_corpus import write_corpus
+from tests.pipeline.small_corpus import write_mixture
 
 PAIRS = [("", "leer"), *pairs("train")[:399]]
 BATCHES = recipe.Batches(
@@ -33,14 +33,14 @@ class Shard:
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return write_corpus(tmp_path_factory.mktemp("batches") / "corpus", PAIRS, piece_rows=20)
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
+    return write_mixture(tmp_path_factory.mktemp("batches") / "corpus", PAIRS, piece_rows=20)
 
 
 @pytest.fixture(scope="module")
-def shards(corpus: Corpus, tiny_tokenizer: Tokenizer) -> list[list[pa.Table]]:
+def shards(mixture: Mixture, tiny_tokenizer: Tokenizer) -> list[list[pa.Table]]:
     """Two epochs for two ranks."""
-    plan = WindowPlan(corpus, "", BATCHES, 0, 2)
+    plan = WindowPlan(mixture, "", BATCHES, recipe.Augment(), 0, 2)
     rows = [
         table
         for epoch in range(2)
@@ -130,9 +130,9 @@ def test_any_deviation_is_an_error(shards: list[list[pa.Table]]) -> None:
 
 def test_pairs_left_out_are_counted_once(tiny_tokenizer: Tokenizer, tmp_path: Any) -> None:
     long = [("lang " * 200, "long " * 200)]
-    corpus = write_corpus(tmp_path / "corpus", [*long * 20, *PAIRS[:20], *long * 20], 20)
+    mixture = write_mixture(tmp_path / "corpus", [*long * 20, *PAIRS[:20], *long * 20], 20)
     batches = BATCHES.model_copy(update={"window_pieces": 1})
-    plan = WindowPlan(corpus, "", batches, 5, 2)
+    plan = WindowPlan(mixture, "", batches, recipe.Augment(), 5, 2)
 
     def shard(epoch: int, window: int, start: int) -> list[pa.Table]:
         windows = [(e, w) for e in range(2) for w in range(3) if (e, w) >= (epoch, window)]
@@ -159,8 +159,10 @@ def test_pairs_left_out_are_counted_once(tiny_tokenizer: Tokenizer, tmp_path: An
 def test_a_corpus_of_which_nothing_fits_is_an_error(
     tiny_tokenizer: Tokenizer, tmp_path: Any
 ) -> None:
-    corpus = write_corpus(tmp_path / "corpus", [("lang " * 200, "long")] * 50, piece_rows=20)
-    plan = WindowPlan(corpus, "", BATCHES.model_copy(update={"window_pieces": 1}), 5, 2)
+    mixture = write_mixture(tmp_path / "corpus", [("lang " * 200, "long")] * 50, piece_rows=20)
+    plan = WindowPlan(
+        mixture, "", BATCHES.model_copy(update={"window_pieces": 1}), recipe.Augment(), 5, 2
+    )
     tables = [t for w in range(3) for t in portions(plan, tiny_tokenizer, 0, w, 0, w == 2)][0::2]
     with pytest.raises(RuntimeError, match=r"no pair .* fits into batches.tokens_per_micro_batch"):
         steps_of(tables)

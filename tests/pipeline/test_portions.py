@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import recipe
-from pipeline.corpus import Corpus
 from pipeline.grammar import pairs
+from pipeline.mixture import Mixture
 from pipeline.portions import STEPS_PER_PORTION, WindowPlan, portions
 from pipeline.tokenizer import Tokenizer
-from tests.pipeline.small_corpus import write_corpus
+from tests.pipeline.small_corpus import write_mixture
 
 BATCHES = recipe.Batches(
     tokens_per_micro_batch=200, tokens_per_step=700, piece_rows=20, window_pieces=9
@@ -24,14 +24,14 @@ Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return write_corpus(tmp_path_factory.mktemp("portions") / "corpus", PAIRS, piece_rows=20)
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
+    return write_mixture(tmp_path_factory.mktemp("portions") / "corpus", PAIRS, piece_rows=20)
 
 
 def rows_of(
-    corpus: Corpus, tokenizer: Tokenizer, world_size: int, epoch: int, window: int, start: int = 0
+    mixture: Mixture, tokenizer: Tokenizer, world_size: int, epoch: int, window: int, start: int = 0
 ) -> list[Row]:
-    plan = WindowPlan(corpus, "", BATCHES, 3, world_size)
+    plan = WindowPlan(mixture, "", BATCHES, recipe.Augment(), 3, world_size)
     tables = list(portions(plan, tokenizer, epoch, window, start, last=False))
     assert all(table.num_rows == 1 for table in tables)
     return [table.to_pylist()[0] for table in tables]
@@ -59,11 +59,11 @@ def steps_of(rows: list[Row], world_size: int) -> list[list[list[int]]]:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_the_steps_are_the_same_for_every_number_of_ranks(
-    corpus: Corpus, tiny_tokenizer: Tokenizer, world_size: int
+    mixture: Mixture, tiny_tokenizer: Tokenizer, world_size: int
 ) -> None:
-    one = [steps_of(rows_of(corpus, tiny_tokenizer, 1, 0, window), 1) for window in range(4)]
+    one = [steps_of(rows_of(mixture, tiny_tokenizer, 1, 0, window), 1) for window in range(4)]
     many = [
-        steps_of(rows_of(corpus, tiny_tokenizer, world_size, 0, window), world_size)
+        steps_of(rows_of(mixture, tiny_tokenizer, world_size, 0, window), world_size)
         for window in range(4)
     ]
     assert many == one
@@ -72,9 +72,9 @@ def test_the_steps_are_the_same_for_every_number_of_ranks(
 
 
 def test_a_row_says_where_it_belongs_and_what_the_step_holds(
-    corpus: Corpus, tiny_tokenizer: Tokenizer
+    mixture: Mixture, tiny_tokenizer: Tokenizer
 ) -> None:
-    rows = [row for window in range(4) for row in rows_of(corpus, tiny_tokenizer, 2, 1, window)]
+    rows = [row for window in range(4) for row in rows_of(mixture, tiny_tokenizer, 2, 1, window)]
     assert (
         sum(row["too_many_tokens"] for row in rows if row["first_step"] == row["rank"] == 0) == 10
     )
@@ -97,24 +97,24 @@ def test_a_row_says_where_it_belongs_and_what_the_step_holds(
 @settings(deadline=None, max_examples=20)
 @given(world_size=st.integers(1, 4), start=st.integers(0, 20))
 def test_a_later_start_gives_the_rest(
-    corpus: Corpus, tiny_tokenizer: Tokenizer, world_size: int, start: int
+    mixture: Mixture, tiny_tokenizer: Tokenizer, world_size: int, start: int
 ) -> None:
-    whole = steps_of(rows_of(corpus, tiny_tokenizer, 1, 0, 0), 1)
-    rest = rows_of(corpus, tiny_tokenizer, world_size, 0, 0, min(start, len(whole)))
+    whole = steps_of(rows_of(mixture, tiny_tokenizer, 1, 0, 0), 1)
+    rest = rows_of(mixture, tiny_tokenizer, world_size, 0, 0, min(start, len(whole)))
     assert steps_of(rest, world_size) == whole[start:]
     assert rest[0]["first_step"] == min(start, len(whole))
 
 
 def test_a_start_that_is_not_in_the_list_is_refused(
-    corpus: Corpus, tiny_tokenizer: Tokenizer
+    mixture: Mixture, tiny_tokenizer: Tokenizer
 ) -> None:
     with pytest.raises(RuntimeError, match=r"epoch 0, window 0, step 999 is not in the step list"):
-        rows_of(corpus, tiny_tokenizer, 1, 0, 0, start=999)
+        rows_of(mixture, tiny_tokenizer, 1, 0, 0, start=999)
 
 
 def test_a_window_without_steps_says_so(tiny_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    corpus = write_corpus(tmp_path / "corpus", PAIRS[-10:], piece_rows=20)
-    rows = rows_of(corpus, tiny_tokenizer, 2, 0, 0)
+    mixture = write_mixture(tmp_path / "corpus", PAIRS[-10:], piece_rows=20)
+    rows = rows_of(mixture, tiny_tokenizer, 2, 0, 0)
     assert [(row["rank"], row["steps"], row["steps_in_window"]) for row in rows] == [
         (0, 0, 0),
         (1, 0, 0),

@@ -11,11 +11,11 @@ from ray.train import DataConfig
 
 from pipeline import recipe
 from pipeline.batches import Position, iterate_steps
-from pipeline.corpus import Corpus
 from pipeline.grammar import pairs
+from pipeline.mixture import Mixture
 from pipeline.stream import step_stream, stream_options, stretches
 from pipeline.tokenizer import train_tokenizer
-from tests.pipeline.small_corpus import write_corpus
+from tests.pipeline.small_corpus import write_mixture
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -30,15 +30,15 @@ Taken = list[tuple[Position, list[list[int]]]]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Mixture:
     folder = tmp_path_factory.mktemp("stream") / "corpus"
-    return write_corpus(folder, pairs("train")[:1_590], piece_rows=50)
+    return write_mixture(folder, pairs("train")[:1_590], piece_rows=50)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> str:
+def tokenizer(mixture: Mixture, tmp_path_factory: pytest.TempPathFactory) -> str:
     config = recipe.Tokenizer(vocabulary_size=400)
-    return train_tokenizer(corpus, config, str(tmp_path_factory.mktemp("storage")))
+    return train_tokenizer(mixture, config, str(tmp_path_factory.mktemp("storage")))
 
 
 @ray.remote(num_cpus=0.5)
@@ -55,7 +55,7 @@ def take(
 
 
 def run(
-    corpus: Corpus,
+    mixture: Mixture,
     tokenizer: str,
     world_size: int,
     epochs: int | None = 2,
@@ -65,9 +65,10 @@ def run(
     """All ranks' shares put together, as Ray Train would hand them out."""
     start = start or Position()
     stream = step_stream(
-        corpus,
+        mixture,
         tokenizer,
         BATCHES,
+        recipe.Augment(),
         seed=SEED,
         epochs=epochs,
         world_size=world_size,
@@ -92,8 +93,8 @@ def run(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(corpus: Corpus, tokenizer: str, ray_cluster: None) -> Taken:
-    return run(corpus, tokenizer, world_size=1)
+def undisturbed(mixture: Mixture, tokenizer: str, ray_cluster: None) -> Taken:
+    return run(mixture, tokenizer, world_size=1)
 
 
 def test_every_pair_comes_once_an_epoch_and_each_epoch_is_another(undisturbed: Taken) -> None:
@@ -110,9 +111,9 @@ def test_every_pair_comes_once_an_epoch_and_each_epoch_is_another(undisturbed: T
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_any_number_of_ranks_takes_the_same_steps(
-    corpus: Corpus, tokenizer: str, undisturbed: Taken, world_size: int
+    mixture: Mixture, tokenizer: str, undisturbed: Taken, world_size: int
 ) -> None:
-    assert run(corpus, tokenizer, world_size) == undisturbed
+    assert run(mixture, tokenizer, world_size) == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -125,30 +126,31 @@ def test_any_number_of_ranks_takes_the_same_steps(
     ],
 )
 def test_a_resumed_stream_is_the_rest_of_the_list(
-    corpus: Corpus, tokenizer: str, undisturbed: Taken, find: object
+    mixture: Mixture, tokenizer: str, undisturbed: Taken, find: object
 ) -> None:
     assert callable(find)
     positions = [position for position, _ in undisturbed]
     start = find(positions)
     rest = undisturbed[positions.index(start) :]
-    assert run(corpus, tokenizer, world_size=2, start=start) == rest
+    assert run(mixture, tokenizer, world_size=2, start=start) == rest
 
 
 def test_a_stream_without_epochs_lasts_for_the_steps(
-    corpus: Corpus, tokenizer: str, undisturbed: Taken
+    mixture: Mixture, tokenizer: str, undisturbed: Taken
 ) -> None:
     start, steps = undisturbed[5][0], len(undisturbed) - 3
-    taken = run(corpus, tokenizer, 2, epochs=None, start=start, max_steps=steps)
+    taken = run(mixture, tokenizer, 2, epochs=None, start=start, max_steps=steps)
     assert taken[: len(undisturbed) - 5] == undisturbed[5:]
     assert [position.epoch for position, _ in taken[-2:]] == [2, 2]
 
 
-def test_a_slow_consumer_is_not_outrun(corpus: Corpus, tokenizer: str) -> None:
+def test_a_slow_consumer_is_not_outrun(mixture: Mixture, tokenizer: str) -> None:
     """Tokenizing epochs in advance would take the CPU from training."""
     stream = step_stream(
-        corpus,
+        mixture,
         tokenizer,
         BATCHES,
+        recipe.Augment(),
         seed=SEED,
         epochs=1_000,
         world_size=1,

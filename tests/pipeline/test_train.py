@@ -45,7 +45,7 @@ def plan(corpus: Corpus, tmp_path: Path) -> TrainingPlan:
     client = track.connect(f"sqlite:///{tmp_path}/mlflow.db")
     return TrainingPlan(
         folder=str(tmp_path / "job"),
-        corpus=corpus.folder,
+        corpora=((corpus.folder, 1.0),),
         validation_corpus=corpus.folder,
         tokenizer=train_tokenizer(
             corpus, recipe.Tokenizer(vocabulary_size=350), str(tmp_path / "storage")
@@ -55,6 +55,7 @@ def plan(corpus: Corpus, tmp_path: Path) -> TrainingPlan:
         batches=recipe.Batches(
             tokens_per_micro_batch=256, tokens_per_step=1024, piece_rows=25, window_pieces=4
         ),
+        augment=recipe.Augment(),
         train=recipe.Train(steps=9, warmup_steps=4, checkpoint_steps=2),
         validation=recipe.Validation(every_steps=100, sentences=4),
         log_every_steps=1,

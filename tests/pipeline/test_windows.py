@@ -9,7 +9,8 @@ from pipeline.windows import (
     cut_micro_batches,
     cut_window,
     deal,
-    pieces_of,
+    pieces_of_epoch,
+    pieces_of_window,
     window_count,
 )
 
@@ -65,8 +66,9 @@ def test_a_step_is_dealt_whole_and_evenly(costs: list[int], world_size: int) -> 
 def test_an_epochs_windows_hold_every_piece_once(
     pieces: int, window_pieces: int, seed: int
 ) -> None:
+    order = pieces_of_epoch([pieces], [pieces], seed, 5)
     windows = [
-        pieces_of(pieces, window_pieces, seed, 5, window).tolist()
+        pieces_of_window(order, window_pieces, window).tolist()
         for window in range(window_count(pieces, window_pieces))
     ]
     assert sorted(piece for window in windows for piece in window) == list(range(pieces))
@@ -75,9 +77,32 @@ def test_an_epochs_windows_hold_every_piece_once(
     assert max(sizes) - min(sizes) <= 1
 
 
+mixtures = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 50)), min_size=1, max_size=4)
+
+
+@settings(deadline=None)
+@given(mixture=mixtures, seed=st.integers(0, 9), epochs=st.integers(1, 12))
+def test_each_corpus_of_a_mixture_is_gone_through_evenly(
+    mixture: list[tuple[int, int]], seed: int, epochs: int
+) -> None:
+    """After any number of epochs no piece of a corpus was used twice more than another."""
+    counts, shares = (list(each) for each in zip(*mixture, strict=True))
+    used = np.zeros(sum(counts), np.int64)
+    for epoch in range(epochs):
+        pieces = pieces_of_epoch(counts, shares, seed, epoch)
+        assert len(pieces) == sum(shares)
+        used += np.bincount(pieces, minlength=len(used))
+    first = 0
+    for count, share in mixture:
+        own = used[first : first + count]
+        assert own.sum() == epochs * share
+        assert own.max() - own.min() <= 1
+        first += count
+
+
 def test_epochs_seeds_and_windows_differ() -> None:
-    epochs = {tuple(pieces_of(50, 50, 1, epoch, 0)) for epoch in range(20)}
-    seeds = {tuple(pieces_of(50, 50, seed, 0, 0)) for seed in range(20)}
+    epochs = {tuple(pieces_of_epoch([50], [50], 1, epoch)) for epoch in range(20)}
+    seeds = {tuple(pieces_of_epoch([50], [50], seed, 0)) for seed in range(20)}
     assert len(epochs | seeds) == 39
     source = np.full(100, 9)
     cuts = [
@@ -89,7 +114,10 @@ def test_epochs_seeds_and_windows_differ() -> None:
 
 def test_the_list_is_the_one_that_older_checkpoints_point_into() -> None:
     """Should this fail, the step list has changed and stored positions have lost their meaning."""
-    assert pieces_of(8, 4, seed=1, epoch=2, window=1).tolist() == [4, 2, 6, 5]
+    pieces = pieces_of_epoch([8], [8], seed=1, epoch=2)
+    assert pieces_of_window(pieces, 4, window=1).tolist() == [4, 2, 6, 5]
+    mixed = pieces_of_epoch([4, 3], [2, 6], seed=1, epoch=1)
+    assert mixed.tolist() == [6, 3, 5, 5, 4, 2, 4, 6]
     source = np.array([3, 9, 4, 4, 8, 2, 9, 5, 3, 7, 6, 2])
     steps = cut_window(source, source[::-1].copy(), 40, 90, seed=1, epoch=2, window=1)
     assert [[rows.tolist() for rows in step] for step in steps] == [

@@ -1,0 +1,54 @@
+"""`heliograph prepare RECIPE [key.path=value …]`: tokenize once for all later starts of a job."""
+
+from typing import Any
+
+from jobs.command import Answer, Overrides, command, run_alone
+from jobs.train import RecipePath
+from pipeline.recipe_file import load_recipe
+
+
+@command
+def prepare(recipe: RecipePath, overrides: Overrides = None) -> Answer:
+    """Write a recipe's corpora, tokenizer and token ids to its storage, where train finds them.
+
+    train does without token ids, and then tokenizes while it trains, each epoch again. The steps
+    are the same either way.
+    """
+    loaded = load_recipe(recipe, overrides)
+    from pipeline.source import check_data
+
+    check_data(loaded.data)
+    from pipeline.cluster import start_ray
+    from pipeline.prepare import prepare as run
+
+    start_ray()
+    prepared = run(loaded, tokenize=True)
+    assert prepared.tokens is not None
+    corpora: list[dict[str, Any]] = [
+        {
+            "location": text.identity["location"],
+            "pairs": text.rows,
+            "dropped": text.dropped,
+            "digest": text.digest,
+            "folder": tokens.folder,
+            "tokens": tokens.identity,
+        }
+        for text, tokens in zip(prepared.texts.corpora, prepared.tokens.corpora, strict=True)
+    ]
+    result = {"corpora": corpora, "tokenizer": prepared.tokenizer}
+    return Answer("\n".join(_describe(corpus) for corpus in corpora), result)
+
+
+def _describe(corpus: dict[str, Any]) -> str:
+    tokens, dropped = corpus["tokens"], corpus["dropped"]
+    lost = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count)
+    return (
+        f"{corpus['location']}: {corpus['pairs']} pairs"
+        + (f" (dropped: {lost})" if lost else "")
+        + f", {tokens['source_tokens']} source and {tokens['target_tokens']} target tokens in "
+        + f"{corpus['folder']}, sha256 {tokens['sha256'][:12]}"
+    )
+
+
+if __name__ == "__main__":
+    run_alone(prepare)

@@ -1,0 +1,83 @@
+"""From a recipe to what training reads: corpora, tokenizer and, if asked for, token ids.
+
+All of it is kept on storage under a hash of what determines it, so that a second job, and a second
+start of the same one, finds it there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.corpus import Corpus, prepare_corpus
+from pipeline.errors import RequestError
+from pipeline.mixture import Mixture
+from pipeline.recipe import Augment, Recipe
+from pipeline.tokenizer import Tokenizer, train_tokenizer
+from pipeline.tokens import find_tokens, prepare_tokens
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a job is trained on."""
+
+    texts: Mixture
+    validation: Corpus
+    tokenizer: str
+    """Path or URL of its tokenizer.json."""
+    tokens: Mixture | None
+    """The pairs of `texts` as token ids, where these were prepared."""
+
+    @property
+    def training(self) -> Mixture:
+        """What the stream reads. The step list is the same with tokens or texts."""
+        return self.tokens or self.texts
+
+
+def prepare(recipe: Recipe, *, tokenize: bool) -> Prepared:
+    """Find or make what the recipe's job reads.
+
+    Args:
+        tokenize: whether to write token ids where there are none; those that are there are used.
+
+    Raises:
+        RequestError: the data cannot be read, or too much of it cannot be used; or tokens are to be
+            written that training would not read.
+    """
+    sampled = recipe.augment != Augment()
+    if tokenize and sampled:
+        raise RequestError(
+            "augment cuts words into other tokens each time, so that there are none to write; "
+            "leave its keys out, or train without preparing"
+        )
+    storage, rows = storage_of(recipe), recipe.batches.piece_rows
+    enough = None
+    if recipe.train.epochs is None and recipe.train.steps is not None:
+        enough = recipe.train.steps * recipe.batches.tokens_per_step
+    corpora, weights = [], []
+    for location, data, weight in recipe.data.ingredients:
+        corpora.append(prepare_corpus(location, data, data.train_split, rows, storage, enough))
+        weights.append(weight)
+    texts = Mixture(tuple(corpora), tuple(weights))
+    data = recipe.data
+    validation = prepare_corpus(data.validation, data, data.validation_split, rows, storage)
+    path = train_tokenizer(texts, recipe.tokenizer, storage, data.unicode)
+    if sampled:
+        return Prepared(texts, validation, path, None)
+    tokens = _tokens(corpora, Tokenizer.load(path), storage, tokenize)
+    return Prepared(texts, validation, path, Mixture(tokens, texts.weights) if tokens else None)
+
+
+def storage_of(recipe: Recipe) -> str:
+    """Absolute, because workers run in folders of their own."""
+    return recipe.storage if "://" in recipe.storage else str(Path(recipe.storage).resolve())
+
+
+def _tokens(
+    corpora: Sequence[Corpus], tokenizer: Tokenizer, storage: str, tokenize: bool
+) -> tuple[Corpus, ...] | None:
+    """Of all corpora or of none: a window's tables are of one kind."""
+    if tokenize:
+        return tuple(prepare_tokens(corpus, tokenizer, storage) for corpus in corpora)
+    found = [find_tokens(corpus, tokenizer, storage) for corpus in corpora]
+    there = tuple(corpus for corpus in found if corpus is not None)
+    return there if len(there) == len(corpora) else None
