@@ -20,6 +20,7 @@ from pipeline.tokenizer import Tokenizer
 from pipeline.tokens import SIDES, Encoder, Ragged, tokens_of
 from pipeline.windows import (
     Numbers,
+    Purpose,
     cut_window,
     deal,
     pieces_of_epoch,
@@ -129,7 +130,8 @@ def _encoders(plan: WindowPlan, tokenizer: Tokenizer, epoch: int, window: int) -
     if plan.augment == recipe.Augment():
         return [tokenizer, tokenizer]
     sampler = _sampler(tokenizer.to_json(), plan.augment.model_dump_json())
-    return [sampler.encoder(plan.seed, epoch, window, side) for side in range(len(SIDES))]
+    place = (plan.seed, epoch, window, Purpose.TOKENS)
+    return [sampler.encoder(*place, side) for side in range(len(SIDES))]
 
 
 @lru_cache(maxsize=1)

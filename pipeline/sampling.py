@@ -1,12 +1,10 @@
 """Words cut into other tokens each time they are seen, as a function of numbers such as the seed.
 
 `tokenizers` has BPE-dropout and Unigram sampling, but draws from a generator that cannot be seeded,
-and a resumed job must see exactly what an undisturbed one does. Nor are its laws those of the
-papers (0.23): its BPE-dropout lets merges that are no longer possible, but still in its queue,
-count as candidates that were kept, which gives a word another chance each time (" standing" of
-Multi30k stays whole in 93 of 100 draws at 0.1, where Algorithm 1 gives 72); its Unigram sampling
-raises a token's likelihood to alpha once for every token that follows it. Here both are as
-published.
+and a resumed job must see exactly what an undisturbed one does. Nor is its BPE-dropout (0.23) the
+paper's: merges that are no longer possible, but still in its queue, count as candidates that were
+kept, which gives a word another chance each time (" standing" of Multi30k stays whole in 93 of 100
+draws at 0.1, where Algorithm 1 gives 72). Here both are as published.
 
 What is remembered between words (the states of a word's merging, the lattice of a word) follows
 from the tokenizer alone; it saves time and never changes a draw.

@@ -24,13 +24,14 @@ _PRICE = 0.08
 """Of one more micro-batch, as a share of its budget in padded positions: see `cut_micro_batches`"""
 
 
-class _Purpose(IntEnum):
+class Purpose(IntEnum):
     """What random numbers are for, so that no two uses share a stream."""
 
     PIECES = 0
     ROWS = 1
     MICRO_BATCHES = 2
     TIMES = 3
+    TOKENS = 4
 
 
 def window_count(pieces: int, window_pieces: int) -> int:
@@ -56,12 +57,12 @@ def pieces_of_epoch(counts: Sequence[int], shares: Sequence[int], seed: int, epo
             some = slice(max(begin - time * count, 0), min(end - time * count, count))
             whole = some == slice(0, count)  # then their order does not matter
             order = (
-                np.arange(count) if whole else _shuffled(count, seed, time, corpus, _Purpose.TIMES)
+                np.arange(count) if whole else _shuffled(count, seed, time, corpus, Purpose.TIMES)
             )
             chosen.append(first + order[some])
         first += count
     pieces = np.concatenate(chosen)
-    return pieces[_shuffled(len(pieces), seed, epoch, 0, _Purpose.PIECES)]
+    return pieces[_shuffled(len(pieces), seed, epoch, 0, Purpose.PIECES)]
 
 
 def pieces_of_window(pieces: Numbers, window_pieces: int, window: int) -> Numbers:
@@ -93,12 +94,12 @@ def cut_window(
     Args:
         source, target: the rows' lengths.
     """
-    rows = _shuffled(len(source), seed, epoch, window, _Purpose.ROWS)
+    rows = _shuffled(len(source), seed, epoch, window, Purpose.ROWS)
     rows = rows[np.maximum(source, target)[rows] <= tokens_per_micro_batch]
     if not len(rows):
         return []
     cut = cut_micro_batches(source[rows], target[rows], tokens_per_micro_batch)
-    order = _shuffled(len(cut), seed, epoch, window, _Purpose.MICRO_BATCHES)
+    order = _shuffled(len(cut), seed, epoch, window, Purpose.MICRO_BATCHES)
     steps = -(-len(cut) // (tokens_per_step // tokens_per_micro_batch))
     return [[rows[cut[i]] for i in step] for step in np.array_split(order, steps)]
 
@@ -139,7 +140,7 @@ def deal(costs: Sequence[int], world_size: int) -> list[list[int]]:
     return shares
 
 
-def _shuffled(n: int, seed: int, epoch: int, window: int, purpose: _Purpose) -> Numbers:
+def _shuffled(n: int, seed: int, epoch: int, window: int, purpose: Purpose) -> Numbers:
     """A permutation of range(n). By raw random bits, whose stream NumPy never changes, as it may
     that of Generator.permutation."""
     bits = np.random.Philox(np.random.SeedSequence([seed, epoch, window, purpose]))
