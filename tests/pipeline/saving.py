@@ -1,0 +1,63 @@
+"""A process that saves checkpoint after checkpoint, to be killed; an object store of several."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import fsspec
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from safetensors.torch import load_file, save_file
+
+from pipeline.background import BackgroundSaver
+from pipeline.checkpoint_store import CheckpointStore
+from pipeline.training_state import TrainingState, Validation
+
+NUMBERS = 500_000
+
+
+class Objects(LocalFileSystem):
+    """Files by a URL, objects://FOLDER, that several processes see and nothing knows as local."""
+
+    protocol = "objects"
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.removeprefix("objects://")))
+
+
+fsspec.register_implementation("objects", Objects, clobber=True)
+
+
+def writer(step: int, bleu: float | None = None) -> Callable[[Path], None]:
+    """Writes a checkpoint whose every number is its step, with a validation's score if given."""
+    state = TrainingState(step=step)
+    if bleu is not None:
+        state = state.with_validation(Validation(step, 1.0, bleu, bleu))
+    return lambda folder: write(folder, state)
+
+
+def write(folder: Path, state: TrainingState) -> None:
+    save_file({"weight": torch.full((NUMBERS,), state.step)}, folder / "model.safetensors")
+    (folder / "state.json").write_text(state.to_json())
+
+
+def step_in(folder: Path) -> int:
+    """The step that all of a checkpoint's numbers are."""
+    (step,) = set(load_file(folder / "model.safetensors")["weight"].tolist())
+    assert json.loads((folder / "state.json").read_text())["step"] == step
+    return int(step)
+
+
+def save_for_ever(url: str, reports: Connection) -> None:
+    """From the newest checkpoint on; each step is reported once its checkpoint is finished."""
+    store = CheckpointStore(url)
+    found = store.newest()
+    with BackgroundSaver(store, keep_newest=2, keep_best=0, damaged=found.damaged) as saver:
+        for step in count(found.state.step + 1):
+            saver.save(step, partial(writer, step))
+            if step - 1 > found.state.step:
+                reports.send(step - 1)

@@ -1,0 +1,157 @@
+"""Training waits for a copy only, errors are heard, and no kill leaves half a checkpoint."""
+
+import multiprocessing
+import random
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import pytest
+
+from pipeline.background import BackgroundSaver, Write
+from pipeline.checkpoint_store import CheckpointStore
+from pipeline.files import filesystem_of
+from tests.pipeline.saving import save_for_ever, step_in, writer
+
+KILLS = 20
+
+
+@pytest.fixture
+def store(storage: str) -> CheckpointStore:
+    return CheckpointStore(f"{storage}/checkpoints")
+
+
+def fail(folder: Path) -> None:
+    raise OSError("the disk is on fire")
+
+
+def held(step: int, release: threading.Event) -> Write:
+    """Writes the step's checkpoint once it may."""
+
+    def write(folder: Path) -> None:
+        assert release.wait(20)
+        writer(step)(folder)
+
+    return write
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(store: CheckpointStore) -> None:
+    release = threading.Event()
+    with BackgroundSaver(store, keep_newest=2, keep_best=0) as saver:
+        pause = saver.save(1, lambda: held(1, release))
+        assert pause < 1.0
+        assert store.steps() == []
+        release.set()
+    assert store.steps() == [1]
+
+
+def test_the_copy_is_made_after_the_write_before_and_the_wait_is_a_pause(
+    store: CheckpointStore,
+) -> None:
+    release, written_before = threading.Event(), []
+
+    def take() -> Write:
+        written_before.extend(store.steps())
+        return writer(2)
+
+    with BackgroundSaver(store, keep_newest=2, keep_best=0) as saver:
+        saver.save(1, lambda: held(1, release))
+        threading.Timer(0.3, release.set).start()
+        pause = saver.save(2, take)
+    assert 0.2 < pause < 20
+    assert written_before == [1]
+    assert store.steps() == [1, 2]
+
+
+def test_an_error_is_raised_by_the_next_save_and_once(store: CheckpointStore) -> None:
+    with BackgroundSaver(store, keep_newest=2, keep_best=0) as saver:
+        saver.save(1, lambda: fail)
+        with pytest.raises(OSError, match=r"step 1 could not be saved .* on fire"):
+            saver.save(2, lambda: writer(2))
+        saver.save(3, lambda: writer(3))
+    assert store.steps() == [3]
+
+
+def test_an_error_is_raised_by_the_end(store: CheckpointStore) -> None:
+    saver = BackgroundSaver(store, keep_newest=2, keep_best=0)
+    saver.save(1, lambda: fail)
+    with pytest.raises(OSError, match="step 1 could not be saved"):
+        saver.finish()
+    saver.finish()
+
+
+def test_the_error_that_ended_training_comes_first(
+    store: CheckpointStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    def train() -> None:
+        with BackgroundSaver(store, keep_newest=2, keep_best=0) as saver:
+            saver.save(1, lambda: fail)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train()
+    assert "step 1 could not be saved" in caplog.text
+
+
+def test_the_newest_and_the_best_stay_and_damaged_ones_go(
+    store: CheckpointStore, storage: str
+) -> None:
+    for step, bleu in ((1, 5.0), (2, 9.0), (3, 1.0), (4, 2.0), (5, 3.0)):
+        store.save(step, writer(step, bleu))
+    for step in (4, 5):
+        Path(storage, f"checkpoints/step-{step:08d}/model.safetensors").write_bytes(b"")
+    found = store.newest()
+    assert (found.step, found.damaged.keys()) == (3, {4, 5})
+    with BackgroundSaver(store, 2, 1, found.damaged) as saver:
+        saver.save(4, lambda: writer(4, 2.0))
+    assert store.steps() == [2, 3, 4]
+
+
+def saver_process(url: str) -> tuple[multiprocessing.Process, Connection]:
+    """A process that saves for ever, and what it reports."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([save_for_ever.__module__])  # torch is imported once
+    reports, sender = context.Pipe(duplex=False)
+    process = context.Process(target=save_for_ever, args=(url, sender))
+    process.start()
+    sender.close()
+    return process, reports
+
+
+def last_report(reports: Connection) -> int:
+    step = 0
+    while True:
+        try:
+            step = reports.recv()
+        except EOFError:
+            return step
+
+
+@pytest.mark.parametrize("scheme", ["", "objects://"])
+def test_whenever_it_is_killed_the_newest_is_whole_and_none_is_lost(
+    scheme: str, storage: str
+) -> None:
+    url, draw, finished = f"{scheme}{storage}", random.Random(1), 0
+    store = CheckpointStore(url)
+    for _ in range(KILLS):
+        process, reports = saver_process(url)
+        assert reports.poll(30)
+        time.sleep(draw.uniform(0.0, 0.1))
+        process.kill()
+        process.join()
+        finished, before = max(finished, last_report(reports)), finished
+        assert finished > before
+        with store.open_newest() as found:
+            assert found.step is not None
+            assert found.step >= finished
+            assert found.folder is not None
+            assert step_in(found.folder) == found.step == found.state.step
+            assert scheme or not found.damaged  # by renaming there is never a half
+    step = store.newest().state.step + 1
+    store.save(step, writer(step))
+    store.prune(keep_newest=1)
+    files, root = filesystem_of(url)
+    left = files.get_file_info(pafs.FileSelector(root))
+    assert [entry.base_name for entry in left] == [f"step-{step:08d}"]

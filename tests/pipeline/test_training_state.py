@@ -1,0 +1,59 @@
+"""Best score and patience, and that no random state is needed to go on."""
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model import SmoothedLoss, Transformer, TransformerConfig
+from pipeline.step import Meter, seed_of
+from pipeline.training_state import TrainingState, Validation
+from pipeline.windows import Position
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=20))
+def test_patience_counts_validations_since_the_best(scores: list[float]) -> None:
+    state = TrainingState()
+    for number, bleu in enumerate(scores):
+        state = replace(state, step=number).with_validation(Validation(number, 1.0, bleu, bleu))
+    best = scores.index(max(scores))  # the first of equals: a later one is no better
+    assert state.best is not None
+    assert state.best.step == best
+    assert state.validations_without_better == len(scores) - 1 - best
+    assert TrainingState.from_json(state.to_json()) == state
+
+
+def test_all_of_it_comes_back() -> None:
+    state = TrainingState(
+        step=7,
+        position=Position(epoch=1, window=2, step=3),
+        latest=Validation(step=7, loss=1.7, bleu=20.0, chrf=40.0),
+        best=Validation(step=5, loss=1.5, bleu=30.0, chrf=50.0),
+        validations_without_better=2,
+        averaged=Validation(step=7, loss=1.4, bleu=31.0, chrf=51.0),
+        total=Meter(loss=3.0, target_tokens=10, positions=20, padding=1, seconds=0.5, wait=0.1),
+    )
+    assert TrainingState.from_json(state.to_json()) == state
+
+
+def test_a_steps_random_numbers_follow_from_its_seed_alone() -> None:
+    config = TransformerConfig(
+        vocabulary_size=20, width=8, heads=2, encoder_layers=1, decoder_layers=1, feed_forward=8
+    )
+    model = SmoothedLoss(Transformer(config).train(), 0.1)
+    ids = torch.randint(3, 20, (4, 6))
+
+    def gradients(earlier_draws: int, step: int) -> torch.Tensor:
+        torch.rand(earlier_draws)
+        torch.manual_seed(seed_of(seed=1, step=step, rank=0))
+        model.zero_grad()
+        model(ids, ids, ids)[0].backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    elsewhere = random.getstate(), np.random.get_state()[1].tolist()
+    assert torch.equal(gradients(0, step=5), gradients(100, step=5))
+    assert not torch.equal(gradients(0, step=5), gradients(0, step=6))  # dropout does draw
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == elsewhere
