@@ -3,37 +3,51 @@
     storage/corpora/KEY/manifest.json        written last: without it there is no corpus
     storage/corpora/KEY/ATTEMPT/part-*.parquet
 
-A piece is a Parquet row group of exactly `piece_rows` pairs (the last one may be shorter), so that
-pieces and digest follow from the pairs alone and not from how Ray cut its blocks. Ray tasks read,
-clean and write; the driver sees one line per file and never the text. KEY is a hash of what
-determines the corpus, so that a prepared one is found again without reading the source; each start
-writes to an ATTEMPT folder of its own, so that two of them cannot spoil each other's.
+Ray tasks read and clean (`stretches`), then write (`pieces`); the driver sees a line per file and
+never the text. KEY is a hash of what determines the corpus, so that a prepared one is found again
+without reading the source; each start writes to an ATTEMPT folder of its own, so that two of them
+cannot spoil each other's.
 """
 
 import hashlib
 import json
 import os
 import uuid
-from collections import Counter
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from pipeline.cleaning import CLEAN_SCHEMA, CLEANING_VERSION, clean
+from pipeline.cleaning import (
+    CLEAN_SCHEMA,
+    CLEANING_VERSION,
+    NORMALIZED,
+    SEEN,
+    Limit,
+    count,
+    judge_part,
+    kept,
+)
+from pipeline.duplicates import Selection, without_duplicates
 from pipeline.errors import RequestError
 from pipeline.files import filesystem_of
+from pipeline.pieces import write_pieces
 from pipeline.recipe import Data, Location
 from pipeline.source import Source, describe, find_source
+from pipeline.stretches import Stretch, Workshop
 
-FILE_ROWS = 65_536
-"""Rows of a file, rounded to whole pieces: a task writes this many at once."""
+ABANDONED = timedelta(days=1)
+"""The files of a start that died are deleted when none of them was touched for so long."""
 
 
 class Piece(NamedTuple):
@@ -55,25 +69,34 @@ class Corpus:
     """sha256 over the pieces' sha256, each of which is over its pairs: for the same `piece_rows`,
     equal exactly when the pairs and their order are."""
     seen: int
-    """Rows of the source; those that are not among `rows` are in `dropped`."""
+    """Rows that were read; those that are not among `rows` are in `dropped`."""
     dropped: dict[str, int]
     """Reason → count; the reasons are in `cleaning`."""
+    changed: dict[str, int]
+    """{"normalized": pairs that data.unicode changed}, if that is set."""
     identity: dict[str, Any]
-    """What the source was: location, revision or files."""
+    """What the source was: location, revision or files; and where reading ended, if that was
+    before its end: `max_rows`, or `positions` as in `cleaning.Limit`."""
     piece_rows: int
     files: tuple[tuple[str, int], ...]
     """Name and rows of each, in order."""
 
+    @property
+    def piece_count(self) -> int:
+        return -(-self.rows // self.piece_rows)
+
+    def piece(self, number: int) -> Piece:
+        """The piece of this number; they are numbered through in the corpus' order."""
+        file = bisect_right(self._first_pieces, number) - 1
+        group, first_row = number - self._first_pieces[file], number * self.piece_rows
+        rows = min(self.piece_rows, self.rows - first_row)
+        return Piece(self.files[file][0], group, rows, first_row)
+
     @cached_property
-    def pieces(self) -> tuple[Piece, ...]:
-        """The pieces in the corpus' order."""
-        pieces, first_row = [], 0
-        for file, file_rows in self.files:
-            for group, offset in enumerate(range(0, file_rows, self.piece_rows)):
-                rows = min(self.piece_rows, file_rows - offset)
-                pieces.append(Piece(file, group, rows, first_row + offset))
-            first_row += file_rows
-        return tuple(pieces)
+    def _first_pieces(self) -> tuple[int, ...]:
+        """Of each file. Whole pieces fill every file but the last."""
+        pieces = (-(-rows // self.piece_rows) for _, rows in self.files)
+        return tuple(accumulate(pieces, initial=0))[:-1]
 
     @classmethod
     def load(cls, folder: str) -> "Corpus":
@@ -88,16 +111,20 @@ class Corpus:
         """The pairs of these pieces, one piece after the other as asked: {pair: int64, source:
         string, target: string}, `pair` being the pair's number in the whole corpus."""
         filesystem, path = filesystem_of(self.folder)
-        opened: dict[str, pq.ParquetFile] = {}
-        tables = []
-        for number in piece_numbers:
-            piece = self.pieces[number]
-            if piece.file not in opened:
-                opened[piece.file] = pq.ParquetFile(f"{path}/{piece.file}", filesystem=filesystem)
-            table = opened[piece.file].read_row_group(piece.row_group)
-            pairs = pa.array(np.arange(piece.first_row, piece.first_row + piece.rows))
-            tables.append(table.add_column(0, PAIR_SCHEMA.field("pair"), pairs))
-        return pa.concat_tables(tables) if tables else PAIR_SCHEMA.empty_table()
+        pieces = [self.piece(number) for number in piece_numbers]
+        groups = defaultdict(set)
+        for piece in pieces:
+            groups[piece.file].add(piece.row_group)
+        tables: dict[tuple[str, int], pa.Table] = {}
+        for file, numbers in groups.items():  # each is opened once, and read from front to back
+            with pq.ParquetFile(f"{path}/{file}", filesystem=filesystem) as opened:
+                for group in sorted(numbers):
+                    tables[file, group] = opened.read_row_group(group)
+        if not pieces:
+            return PAIR_SCHEMA.empty_table()
+        rows = [np.arange(piece.first_row, piece.first_row + piece.rows) for piece in pieces]
+        table = pa.concat_tables(tables[piece.file, piece.row_group] for piece in pieces)
+        return table.add_column(0, PAIR_SCHEMA.field("pair"), pa.array(np.concatenate(rows)))
 
     def head(self, n: int | None) -> list[tuple[str, str]]:
         """The first n pairs; None: all of them, in memory."""
@@ -110,56 +137,84 @@ PAIR_SCHEMA = pa.schema([("pair", pa.int64()), *CLEAN_SCHEMA])
 
 
 def prepare_corpus(
-    location: Location, data: Data, split: str, piece_rows: int, storage: str
+    location: Location,
+    data: Data,
+    split: str,
+    piece_rows: int,
+    storage: str,
+    enough: int | None = None,
 ) -> Corpus:
     """The split's cleaned corpus: found on storage, or read, cleaned and written there now.
+
+    Args:
+        enough: positions in the model that training will use. A stream, of which nobody knows how
+            long it is, is read until its pairs surely have as many.
 
     Raises:
         RequestError: the source cannot be read, nothing of it is left, or more than
             `data.max_dropped_share` was dropped. Nothing stays on storage.
     """
     source = find_source(location, data, split)
+    limit = Limit(data.max_rows, enough if source.unbounded else None)
     if "://" not in storage:
         storage = os.path.abspath(storage)  # workers run in other folders
-    folder = f"{storage.rstrip('/')}/corpora/{_key(source, data, piece_rows)}"
+    folder = f"{storage.rstrip('/')}/corpora/{_key(source, data, limit, piece_rows)}"
     try:
         corpus = Corpus.load(folder)
     except FileNotFoundError:
-        corpus = _write_corpus(source, data, location, piece_rows, folder)
+        corpus = _write_corpus(source, data, limit, location, piece_rows, folder)
     else:
         _check_losses(corpus.seen, corpus.dropped, data.max_dropped_share, location)
+    _delete_abandoned(corpus)
     return corpus
 
 
-def _key(source: Source, data: Data, piece_rows: int) -> str:
+def _key(source: Source, data: Data, limit: Limit, piece_rows: int) -> str:
+    options = {"unicode", "drop_identical", "drop_duplicates", "max_characters", "max_length_ratio"}
     parts = {
-        "identity": source.identity,
-        "max_characters": data.max_characters,
-        "max_length_ratio": data.max_length_ratio,
+        "identity": _identity(source, limit),
+        "options": data.model_dump(include=options),
         "piece_rows": piece_rows,
         "version": CLEANING_VERSION,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
+def _identity(source: Source, limit: Limit) -> dict[str, Any]:
+    limits = {"max_rows": limit.rows, "positions": limit.positions}
+    return source.identity | {name: value for name, value in limits.items() if value is not None}
+
+
 def _write_corpus(
-    source: Source, data: Data, location: Location, piece_rows: int, folder: str
+    source: Source, data: Data, limit: Limit, location: Location, piece_rows: int, folder: str
 ) -> Corpus:
     filesystem, path = filesystem_of(folder)
     attempt = uuid.uuid4().hex[:12]
-    filesystem.create_dir(f"{path}/{attempt}", recursive=True)
+    workshop = Workshop(filesystem, f"{path}/{attempt}/workshop")
+    filesystem.create_dir(workshop.folder, recursive=True)
     try:
-        files, digest, seen, dropped = _run(source, data, piece_rows, filesystem, path, attempt)
+        stretches, counts = _read_and_clean(source, data, limit, workshop)
+        seen, normalized = counts.pop(SEEN, 0), counts.pop(NORMALIZED, 0)
+        dropped = {reason: counts[reason] for reason in sorted(counts)}
         _check_losses(seen, dropped, data.max_dropped_share, location)
+        selection = Selection.of_all(workshop, stretches)
+        if data.drop_duplicates:
+            everything, selection = selection, without_duplicates(workshop, stretches)
+            if duplicates := everything.total - selection.total:
+                dropped["duplicate"] = duplicates
+            _check_losses(seen, dropped, data.max_dropped_share, location)
+        written = write_pieces(selection, piece_rows, path, attempt)
+        filesystem.delete_dir(workshop.folder)
         corpus = Corpus(
             folder=folder,
-            rows=sum(rows for _, rows in files),
-            digest=digest,
+            rows=selection.total,
+            digest=written.digest,
             seen=seen,
             dropped=dropped,
-            identity=source.identity,
+            changed={NORMALIZED: normalized} if data.unicode else {},
+            identity=_identity(source, limit),
             piece_rows=piece_rows,
-            files=files,
+            files=written.files,
         )
         return _commit(corpus, filesystem, path, attempt)
     except BaseException:
@@ -181,6 +236,20 @@ def _commit(corpus: Corpus, filesystem: FileSystem, path: str, attempt: str) -> 
     return Corpus.load(corpus.folder)
 
 
+def _delete_abandoned(corpus: Corpus) -> None:
+    """Delete what starts that were killed have left beside the corpus."""
+    filesystem, path = filesystem_of(corpus.folder)
+    own = {name.partition("/")[0] for name, _ in corpus.files}
+    for attempt in filesystem.get_file_info(FileSelector(path)):
+        if attempt.type != FileType.Directory or attempt.base_name in own:
+            continue
+        inside = filesystem.get_file_info(FileSelector(attempt.path, recursive=True))
+        touched = [each.mtime for each in inside if each.type == FileType.File] or [attempt.mtime]
+        if None not in touched and max(touched) < datetime.now(UTC) - ABANDONED:
+            with suppress(OSError):
+                filesystem.delete_dir(attempt.path)
+
+
 def _check_losses(seen: int, dropped: dict[str, int], max_share: float, location: Location) -> None:
     lost = sum(dropped.values())
     reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count)
@@ -195,84 +264,36 @@ def _check_losses(seen: int, dropped: dict[str, int], max_share: float, location
         )
 
 
-# --- The Ray Data pipeline: read and clean, cut to files' sizes, write --------------------------
+# --- Ray tasks: read and clean, find duplicates, write ------------------------------------------
 
 
-def _run(
-    source: Source, data: Data, piece_rows: int, filesystem: FileSystem, path: str, attempt: str
-) -> tuple[tuple[tuple[str, int], ...], str, int, dict[str, int]]:
-    """Write the files; return them, the digest, the number of rows seen and those dropped."""
+def _read_and_clean(
+    source: Source, data: Data, limit: Limit, workshop: Workshop
+) -> tuple[list[Stretch], Counter[str]]:
+    """Write what is kept of each part; return its stretches in order, and what was counted."""
     import ray
 
-    tally = ray.remote(num_cpus=0)(_Tally).remote()
+    parts = len(source.parts)
 
-    def clean_part(part: int, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    def clean(part: int, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         counts: Counter[str] = Counter()
-        for table in tables:
-            kept, dropped = clean(table, data.max_characters, data.max_length_ratio)
-            counts.update(dropped, seen=table.num_rows)
-            yield kept
-        ray.get(tally.record.remote(part, counts))
+        name = "".join(source.parts[part].entry[:1])
 
-    def write(block: pa.Table) -> pa.Table:
-        name = f"{attempt}/part-{uuid.uuid4().hex[:12]}.parquet"
-        pq.write_table(
-            block.cast(CLEAN_SCHEMA),
-            f"{path}/{name}",
-            filesystem=filesystem,
-            row_group_size=piece_rows,
-            compression="zstd",
-        )
-        starts = range(0, block.num_rows, piece_rows)
-        digests = [_sha256(block.slice(start, piece_rows)) for start in starts]
-        return pa.table({"file": [name], "rows": [block.num_rows], "digests": [digests]})
+        def pairs() -> Iterator[pa.Table]:
+            for judged in judge_part(tables, data, limit.share(part, parts), name):
+                counts.update(count(judged))
+                yield kept(judged)
 
-    file_rows = piece_rows * max(1, FILE_ROWS // piece_rows)
-    written = (
-        source.dataset(clean_part)
-        .repartition(target_num_rows_per_block=file_rows, strict=True)
-        .map_batches(write, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
-    )
-    digest, files = hashlib.sha256(), []
+        stretches = [stretch._asdict() for stretch in workshop.write_part(part, pairs())]
+        facts = {"stretches": stretches, "counts": dict(counts)}
+        yield pa.table({"facts": [json.dumps(facts)]})
+
     try:
-        for row in written.iter_rows():
-            files.append((row["file"], row["rows"]))
-            for piece in row["digests"]:
-                digest.update(bytes.fromhex(piece))
+        rows = [json.loads(row["facts"]) for row in source.dataset(clean).iter_rows()]
     except ray.exceptions.RayError as error:
         raise _request_error(error) or error from None
-    if any(rows != file_rows for _, rows in files[:-1]):
-        raise RuntimeError(f"Ray Data was asked for blocks of {file_rows} rows and made {files}")
-    counts = ray.get(tally.total.remote(len(source.parts)))
-    seen = counts.pop("seen", 0)
-    return tuple(files), digest.hexdigest(), seen, dict(sorted(counts.items()))
-
-
-class _Tally:
-    """An actor that holds each part's counts. A part that is read again after a failure replaces
-    its counts, so that nothing is counted twice."""
-
-    def __init__(self) -> None:
-        self._counts: dict[int, Counter[str]] = {}
-
-    def record(self, part: int, counts: Counter[str]) -> None:
-        self._counts[part] = counts
-
-    def total(self, parts: int) -> dict[str, int]:
-        if len(self._counts) != parts:
-            raise RuntimeError(f"{len(self._counts)} of {parts} parts of the source were counted")
-        return dict(sum(self._counts.values(), Counter()))
-
-
-def _sha256(table: pa.Table) -> str:
-    """Over lengths and bytes of the sources, then of the targets: no two tables run together."""
-    digest = hashlib.sha256()
-    for name in ("source", "target"):
-        texts = table[name].combine_chunks().cast(pa.large_binary())
-        offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset :][: len(texts) + 1]
-        digest.update(np.diff(offsets).tobytes())
-        digest.update(memoryview(texts.buffers()[2])[offsets[0] : offsets[-1]])
-    return digest.hexdigest()
+    stretches = [Stretch(**each) for row in rows for each in row["stretches"]]
+    return stretches, sum((Counter(row["counts"]) for row in rows), Counter())
 
 
 def _request_error(error: BaseException) -> RequestError | None:

@@ -1,19 +1,27 @@
 """The corpus on storage: the same pieces however it was read, whole or absent, found again."""
 
 import json
+import os
+import random
 import threading
-from collections.abc import Sequence
-from itertools import pairwise
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import IterableDataset
 
 from pipeline import corpus as corpus_module
+from pipeline import pieces
 from pipeline.corpus import Corpus, prepare_corpus
 from pipeline.errors import RequestError
 from pipeline.recipe import Data, PairOfFiles
+from pipeline.shards import Shards
+from pipeline.source import Part, Source
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -36,7 +44,7 @@ def files_in(storage: str) -> list[Path]:
 @pytest.fixture
 def few_rows_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several files and blocks from a corpus that is small enough for a test."""
-    monkeypatch.setattr(corpus_module, "FILE_ROWS", 1_000)
+    monkeypatch.setattr(pieces, "FILE_ROWS", 1_000)
 
 
 def test_pieces_and_digest_do_not_depend_on_files_and_blocks(
@@ -52,8 +60,9 @@ def test_pieces_and_digest_do_not_depend_on_files_and_blocks(
     assert one.head(None) == many.head(None) == PAIRS
     assert len(one.files) > 3
     for corpus in (one, many):
-        assert [piece.rows for piece in corpus.pieces] == [128] * 46 + [112]
-        assert [piece.first_row for piece in corpus.pieces] == list(range(0, 6_000, 128))
+        assert [corpus.piece(i).rows for i in range(corpus.piece_count)] == [128] * 46 + [112]
+        first_rows = [corpus.piece(i).first_row for i in range(corpus.piece_count)]
+        assert first_rows == list(range(0, 6_000, 128))
         assert corpus.rows == 6_000
     assert (one.seen, one.dropped) == (6_000, {})
     assert (many.seen, many.dropped) == (6_001, {"missing": 1})
@@ -64,8 +73,8 @@ def test_pieces_are_row_groups_and_read_in_the_order_asked(
 ) -> None:
     write(tmp_path / "one.jsonl", PAIRS)
     corpus = prepare_corpus(str(tmp_path / "one.jsonl"), data(), "train", 128, storage)
-    table = corpus.read([46, 3, 20])
-    rows = [*range(5_888, 6_000), *range(384, 512), *range(2_560, 2_688)]
+    table = corpus.read([46, 3, 20, 3])
+    rows = [*range(5_888, 6_000), *range(384, 512), *range(2_560, 2_688), *range(384, 512)]
     assert table.schema == corpus_module.PAIR_SCHEMA
     assert table["pair"].to_pylist() == rows
     assert table["source"].to_pylist() == [PAIRS[row][0] for row in rows]
@@ -76,7 +85,7 @@ def test_pieces_are_row_groups_and_read_in_the_order_asked(
     groups = [
         pq.read_metadata(Path(corpus.folder) / file).num_row_groups for file, _ in corpus.files
     ]
-    assert sum(groups) == len(corpus.pieces)
+    assert sum(groups) == corpus.piece_count
 
 
 def test_the_digest_knows_order_sides_and_boundaries(tmp_path: Path, storage: str) -> None:
@@ -162,12 +171,12 @@ def test_a_prepared_corpus_is_found_again_without_reading(
     first = prepare_corpus(str(path), data(), "train", 64, storage)
     assert Corpus.load(first.folder) == first
     with monkeypatch.context() as patch:
-        patch.setattr(corpus_module, "_run", None)
+        patch.setattr(corpus_module, "_write_corpus", None)
         assert prepare_corpus(str(path), data(), "train", 64, storage) == first
     assert prepare_corpus(str(path), data(max_characters=99), "train", 64, storage) != first
     smaller = prepare_corpus(str(path), data(), "train", 50, storage)
     assert smaller.folder != first.folder
-    assert len(smaller.pieces) == 4
+    assert smaller.piece_count == 4
     write(path, PAIRS[:100])
     assert prepare_corpus(str(path), data(), "train", 64, storage).rows == 100
 
@@ -229,3 +238,159 @@ def test_storage_may_be_a_url_or_relative(
     monkeypatch.chdir("/")
     assert relative.head(None) == PAIRS[:100]
     assert relative.digest == url.digest
+
+
+# --- Options of cleaning ------------------------------------------------------------------------
+
+
+def test_options_of_cleaning_are_part_of_what_the_corpus_is(tmp_path: Path, storage: str) -> None:
+    rows = [("cafe\u0301", "Kaffee"), ("Hotel", "Hotel"), ("ﬁne", "fein"), ("ﬁne", "fein")]
+    write(tmp_path / "rows.jsonl", rows)
+
+    def prepared(**options: Any) -> Corpus:
+        everything = data(max_dropped_share=1.0, **options)
+        return prepare_corpus(str(tmp_path / "rows.jsonl"), everything, "train", 64, storage)
+
+    plain = prepared()
+    assert (plain.head(None), plain.dropped, plain.changed) == (rows, {}, {})
+    composed = prepared(unicode="NFC", drop_identical=True)
+    assert composed.head(None) == [("café", "Kaffee"), *rows[2:]]
+    assert (composed.dropped, composed.changed) == ({"identical": 1}, {"normalized": 1})
+    everything = prepared(unicode="NFKC", drop_identical=True, drop_duplicates=True)
+    assert everything.head(None) == [("café", "Kaffee"), ("fine", "fein")]
+    assert everything.dropped == {"identical": 1, "duplicate": 1}
+    assert everything.changed == {"normalized": 3}
+    assert everything.seen == 4
+    assert Corpus.load(everything.folder) == everything
+
+
+def test_duplicates_are_found_across_files_and_row_groups(
+    few_rows_a_file: None, tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(1)
+    pairs = [PAIRS[draw.randrange(2_500)] for _ in range(5_000)]
+    expected = list(dict.fromkeys(pairs))
+    write(tmp_path / "one.jsonl", pairs)
+    for number, (start, stop) in enumerate(pairwise([0, 7, 3_000, 3_001, 5_000])):
+        write(tmp_path / f"many-{number}.jsonl", pairs[start:stop])
+    columns = {side: [pair[i] for pair in pairs] for i, side in enumerate(("en", "de"))}
+    pq.write_table(pa.table(columns), tmp_path / "one.parquet", row_group_size=700)
+    monkeypatch.setattr("pipeline.source.TASK_BYTES", 10_000)  # a task for each row group
+    options = data(drop_duplicates=True, max_dropped_share=0.9)
+    digests = set()
+    for name in ("one.jsonl", "many-*.jsonl", "one.parquet"):
+        corpus = prepare_corpus(str(tmp_path / name), options, "train", 64, storage)
+        assert corpus.head(None) == expected
+        assert corpus.dropped == {"duplicate": 5_000 - len(expected)}
+        digests.add(corpus.digest)
+        inside = {path.name for path in Path(corpus.folder).iterdir()}
+        assert inside == {"manifest.json", corpus.files[0][0].partition("/")[0]}
+    assert len(digests) == 1
+    assert all(path.suffix == ".json" or path.match("part-*.parquet") for path in files_in(storage))
+    without = prepare_corpus(str(tmp_path / "one.jsonl"), data(), "train", 64, storage)
+    assert without.head(None) == pairs
+
+
+def test_a_corpus_of_duplicates_only(tmp_path: Path, storage: str) -> None:
+    write(tmp_path / "rows.jsonl", [("a dog", "ein Hund")] * 500)
+    path = str(tmp_path / "rows.jsonl")
+    with pytest.raises(RequestError, match=r"499 of 500 .*\(duplicate 499\).*max_dropped_share"):
+        prepare_corpus(path, data(drop_duplicates=True), "train", 64, storage)
+    assert files_in(storage) == []
+    everything = data(drop_duplicates=True, max_dropped_share=1.0)
+    corpus = prepare_corpus(path, everything, "train", 64, storage)
+    assert corpus.head(None) == [("a dog", "ein Hund")]
+    assert corpus.dropped == {"duplicate": 499}
+
+
+# --- How far a corpus is read -------------------------------------------------------------------
+
+
+def test_no_more_rows_are_read_than_asked_for(tmp_path: Path, storage: str) -> None:
+    for number in range(3):
+        write(tmp_path / f"{number}.jsonl", [(None, "x"), *PAIRS[1000 * number :][:99]])
+    path = str(tmp_path / "*.jsonl")
+    corpus = prepare_corpus(path, data(max_rows=32), "train", 8, storage)
+    # 11 + 11 + 10 rows, of which the first of each is dropped.
+    assert corpus.head(None) == [*PAIRS[:10], *PAIRS[1000:1010], *PAIRS[2000:2009]]
+    assert (corpus.seen, corpus.dropped) == (32, {"missing": 3})
+    assert corpus.identity["max_rows"] == 32
+    more = prepare_corpus(path, data(max_rows=33), "train", 8, storage)
+    assert more.seen == 33
+    assert more.folder != corpus.folder
+    whole = prepare_corpus(path, data(), "train", 8, storage, enough=10)
+    assert whole.seen == 300  # of files it is known where they end
+    assert "positions" not in whole.identity
+
+
+def endless(shards: list[int], closed: str) -> Iterator[dict[str, str]]:
+    """Sentences without end; a file in the folder says that a shard was closed."""
+    for shard in shards:
+        try:
+            for number in count():
+                yield {"en": f"shard {shard} row {number}", "de": f"Zeile {number}"}
+        finally:
+            Path(closed, f"shard-{shard}").touch()
+
+
+def test_an_endless_stream_is_read_until_it_is_enough(
+    tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keywords = {"shards": [0, 1, 2], "closed": str(tmp_path)}
+    stream = IterableDataset.from_generator(endless, gen_kwargs=keywords)
+    names = ("first", "second", "third")
+    shards = Shards(stream, False, names, {"stream": "endless"})
+    parts = tuple(Part((name,)) for name in names)
+    source = Source(parts, shards, ("en", "de"), shards.identity)
+    monkeypatch.setattr(corpus_module, "find_source", lambda *_: source)
+
+    corpus = prepare_corpus("endless", data(), "train", 8, storage, enough=100)
+    # Four words, hence surely five positions a pair, and a share of 34 of them: seven pairs each.
+    texts = [(f"shard {s} row {i}", f"Zeile {i}") for s in range(3) for i in range(7)]
+    assert corpus.head(None) == texts
+    assert corpus.seen == 21
+    assert corpus.identity == {"stream": "endless", "positions": 100}
+    assert {path.name for path in tmp_path.glob("shard-*")} == {"shard-0", "shard-1", "shard-2"}
+    more = prepare_corpus("endless", data(), "train", 8, storage, enough=106)
+    assert more.rows == 24
+    fewer = prepare_corpus("endless", data(max_rows=4), "train", 8, storage, enough=106)
+    assert [source for source, _ in fewer.head(None)] == [
+        "shard 0 row 0", "shard 0 row 1", "shard 1 row 0", "shard 2 row 0"
+    ]  # fmt: skip
+    assert fewer.identity == {"stream": "endless", "max_rows": 4, "positions": 106}
+
+
+# --- What killed starts leave -------------------------------------------------------------------
+
+
+def test_what_a_killed_start_left_is_deleted_after_a_day(tmp_path: Path, storage: str) -> None:
+    write(tmp_path / "rows.jsonl", PAIRS[:100])
+    path = str(tmp_path / "rows.jsonl")
+    corpus = prepare_corpus(path, data(), "train", 64, storage)
+
+    def left(name: str, *, age: float, newest: float) -> Path:
+        """An attempt's folder with two files, `age` and `newest` seconds old."""
+        folder = Path(corpus.folder, name)
+        (folder / "workshop").mkdir(parents=True)
+        for file, seconds in (("part-00000.parquet", age), ("workshop/pairs-0-0.parquet", newest)):
+            (folder / file).touch()
+            os.utime(folder / file, (time.time() - seconds,) * 2)
+        return folder
+
+    day = 24 * 3600.0
+    old = left("old", age=9 * day, newest=1.1 * day)
+    alive = left("alive", age=9 * day, newest=0.9 * day)
+    empty = Path(corpus.folder, "empty")
+    empty.mkdir()
+    os.utime(empty, (time.time() - 2 * day,) * 2)
+    own = Path(corpus.folder, corpus.files[0][0])
+    os.utime(own, (time.time() - 9 * day,) * 2)
+    assert prepare_corpus(path, data(), "train", 64, storage) == corpus
+    assert not old.exists()
+    assert not empty.exists()
+    assert alive.exists()
+    assert corpus.head(None) == PAIRS[:100]
+    (Path(corpus.folder) / "manifest.json").unlink()
+    again = prepare_corpus(path, data(), "train", 64, storage)  # written anew
+    assert not own.exists()
+    assert again.head(None) == PAIRS[:100]
