@@ -73,7 +73,7 @@ class Corpus:
     dropped: dict[str, int]
     """Reason → count; the reasons are in `cleaning`."""
     changed: dict[str, int]
-    """{"normalized": pairs that data.unicode changed}, if that is set."""
+    """{"normalized": pairs that data.unicode changed, duplicates included}, if that is set."""
     identity: dict[str, Any]
     """What the source was: location, revision or files; and where reading ended, if that was
     before its end: `max_rows`, or `positions` as in `cleaning.Limit`."""
