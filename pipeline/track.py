@@ -1,62 +1,42 @@
 """Tracking: one logical job is one MLflow run, however often it is started.
 
-The driver opens the run and hands its id to the workers; rank 0 writes metrics through a
-`MetricLog`, which never makes training wait and never logs a step twice.
+The driver opens the run and hands its id to the workers; metrics go there by `metric_log`. All that
+is written here may be written again: a call whose answer was lost can be repeated.
 """
 
 import getpass
 import json
-import logging
-import os
-import queue
-import socket
 import subprocess
-import threading
-import time
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import mlflow
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunStatus
 from mlflow.exceptions import MlflowException
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_GIT_COMMIT,
+    MLFLOW_LOGGED_ARTIFACTS,
     MLFLOW_RUN_NOTE,
     MLFLOW_SOURCE_NAME,
     MLFLOW_SOURCE_TYPE,
     MLFLOW_USER,
 )
 
+from pipeline import metric_log, node_monitor
 from pipeline.corpus import Corpus
 from pipeline.errors import RequestError
 from pipeline.pictures import draw_attention, draw_curves
+from pipeline.tracking_server import Client as Client
+from pipeline.tracking_server import connect as connect
+from pipeline.tracking_server import one_line
 from pipeline.translate import Translator
 
-logger = logging.getLogger(__name__)
-
-Client: TypeAlias = MlflowClient
-
 JOB_TAG = "heliograph.job"
-
-
-def connect(uri: str) -> Client:
-    """A client of the tracking server at `uri`, which the rest of this process uses too.
-
-    MLflow's own retries keep a caller waiting for four minutes when a server is down; a variable
-    that the user set wins over these.
-    """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    mlflow.set_tracking_uri(uri)
-    return Client(uri)
 
 
 def find_run(client: Client, experiment: str, job_id: str) -> str | None:
@@ -66,44 +46,41 @@ def find_run(client: Client, experiment: str, job_id: str) -> str | None:
         RequestError: the tracking server does not answer.
     """
     try:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return None
-        runs = client.search_runs(
-            [found.experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1
-        )
+        run = _run_of(client, experiment, job_id)
     except MlflowException as error:
         raise RequestError(
-            f"tracking server {client.tracking_uri!r} does not answer ({error}); "
+            f"tracking server {client.tracking_uri!r} does not answer ({one_line(error)}); "
             "start it, or correct MLFLOW_TRACKING_URI"
         ) from error
-    return runs[0].info.run_id if runs else None
+    return None if run is None else str(run.info.run_id)
 
 
 def open_run(
     client: Client, experiment: str, job_id: str, name: str, recipe: Mapping[str, Any]
 ) -> str:
     """Continue the job's run, or open it with the whole recipe as its parameters; its id."""
-    run_id: str | None = find_run(client, experiment, job_id)
-    if run_id is not None:
-        client.update_run(run_id, status="RUNNING")
-        return run_id
-    run = client.create_run(
-        _experiment_id(client, experiment),
-        run_name=name,
-        tags={
+    run = _run_of(client, experiment, job_id)
+    if run is not None:
+        client.update_run(run.info.run_id, status="RUNNING")
+    else:
+        tags = {
             JOB_TAG: job_id,
             "heliograph.version": version("heliograph"),
             MLFLOW_USER: getpass.getuser(),
             MLFLOW_SOURCE_NAME: "heliograph train",
             MLFLOW_SOURCE_TYPE: "JOB",
             **_code_version(),
-        },
-    )
-    run_id = run.info.run_id
-    parameters = [Param(key, str(value)) for key, value in _flatten(recipe)]
-    client.log_batch(run_id, params=parameters)
-    return run_id
+        }
+        run = client.create_run(_experiment_id(client, experiment), run_name=name, tags=tags)
+    if not run.data.params:  # new, or an attempt ended between these two calls
+        parameters = [Param(key, str(value)) for key, value in _flatten(recipe)]
+        client.log_batch(run.info.run_id, params=parameters)
+    return str(run.info.run_id)
+
+
+def run_started(client: Client, run_id: str) -> float:
+    """When the job's run was first opened, in seconds since 1970."""
+    return float(client.get_run(run_id).info.start_time) / 1000
 
 
 def close_run(client: Client, run_id: str, succeeded: bool) -> None:
@@ -136,82 +113,13 @@ def log_corpus(client: Client, run_id: str, corpus: Corpus, context: str) -> Non
     )
 
 
-class MetricLog:
-    """Metrics by step, written in the background and in order.
-
-    What a run already holds is not written again: after a resume the steps since the checkpoint are
-    computed a second time, and here they are passed over. A server that is away for a while delays
-    the metrics, not the training.
-    """
-
-    def __init__(self, uri: str, run_id: str) -> None:
-        self._client = Client(uri)
-        self._run_id = run_id
-        run = self._client.get_run(run_id)
-        # The public mapping holds values without their steps; MLflow's own monitor reads this too.
-        self._logged: dict[str, int] = {m.key: m.step for m in run.data._metric_objs}
-        self._waiting: queue.SimpleQueue[list[Metric] | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write, name="metric-log", daemon=True)
-        self._writer.start()
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Take the values of one step; returns at once."""
-        now = int(time.time() * 1000)
-        fresh = [
-            Metric(key, float(value), now, step)
-            for key, value in values.items()
-            if step > self._logged.get(key, -1)
-        ]
-        self._logged.update({metric.key: step for metric in fresh})
-        if fresh:
-            self._waiting.put(fresh)
-
-    def close(self, timeout: float = 600.0) -> None:
-        """Wait until everything has arrived.
-
-        Raises:
-            TimeoutError: the server was still away after `timeout` seconds.
-        """
-        self._waiting.put(None)
-        self._writer.join(timeout)
-        if self._writer.is_alive():
-            raise TimeoutError(
-                f"the tracking server did not take the last metrics within {timeout:.0f} s"
-            )
-
-    def _write(self) -> None:
-        open_ended = True
-        while open_ended:
-            batch = self._waiting.get()
-            metrics: list[Metric] = []
-            while batch is not None:
-                metrics += batch
-                # MLflow takes 1000 metrics at once; more steps are joined while they are there.
-                if len(metrics) > 900 or self._waiting.empty():
-                    break
-                batch = self._waiting.get()
-            open_ended = batch is not None
-            self._deliver(metrics)
-
-    def _deliver(self, metrics: list[Metric]) -> None:
-        pause = 1.0
-        while metrics:
-            try:
-                self._client.log_batch(self._run_id, metrics=metrics[:1000])
-                metrics = metrics[1000:]
-            except Exception as error:  # whatever the transport raises, the metrics must arrive
-                logger.warning("metrics wait for the tracking server: %s", error)
-                time.sleep(pause)
-                pause = min(2 * pause, 15.0)
+# Until worker.py gives them spools of its own, see metric_log and node_monitor.
+def MetricLog(uri: str, run_id: str) -> metric_log.MetricLog:
+    return metric_log.MetricLog(uri, run_id, tempfile.mkdtemp())
 
 
-def monitor_node(uri: str, run_id: str) -> SystemMetricsMonitor:
-    """Log this node's CPU, memory, disk, network and GPU use under its name until `.finish()`."""
-    monitor = SystemMetricsMonitor(
-        run_id, node_id=socket.gethostname(), tracking_uri=uri, resume_logging=True
-    )
-    monitor.start()
-    return monitor
+def monitor_node(uri: str, run_id: str) -> node_monitor.NodeMonitor:
+    return node_monitor.monitor_node(uri, run_id, tempfile.mkdtemp(), 0.0)
 
 
 @dataclass(frozen=True)
@@ -231,7 +139,11 @@ def log_samples(client: Client, run_id: str, samples: Sequence[Sample]) -> None:
             "reference": [sample.reference for sample in samples],
             "translation": [sample.translation for sample in samples],
         }
-        client.log_table(run_id, columns, "samples.json")
+        # Not log_table: it adds to a table that is there, and this may be a second attempt.
+        rows = list(zip(*columns.values(), strict=True))
+        client.log_dict(run_id, {"columns": list(columns), "data": rows}, "samples.json")
+        table = {"path": "samples.json", "type": "table"}
+        client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps([table]))
 
 
 def log_attention(
@@ -260,6 +172,18 @@ def log_curves(client: Client, run_id: str, names: Sequence[str]) -> None:
             curves[name] = sorted(points.items())
     if curves:
         client.log_figure(run_id, draw_curves(curves), "curves.png")
+
+
+def _run_of(client: Client, experiment: str, job_id: str) -> Run | None:
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    query = f"tags.`{JOB_TAG}` = '{job_id}'"
+    # The oldest: should two starts have raced, both go on in the same one.
+    runs = client.search_runs(
+        [found.experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"]
+    )
+    return runs[0] if runs else None
 
 
 def _experiment_id(client: Client, name: str) -> str:

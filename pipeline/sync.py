@@ -1,0 +1,64 @@
+"""Delivers what a job kept on disk while its tracking server was away."""
+
+from dataclasses import dataclass
+
+from pipeline.events import deliver_events, read_events
+from pipeline.metric_log import Delivery
+from pipeline.spool import spools_below
+from pipeline.tracking_server import TrackingServerError, is_away, one_line, open_client
+
+
+@dataclass
+class Delivered:
+    """What arrived in the job's runs."""
+
+    metrics: int = 0
+    steps: int = 0
+    """Counted for each writer apart: training's, and each node's system metrics."""
+    events: int = 0
+
+
+def sync_job(uri: str, folder: str) -> Delivered:
+    """Deliver the metrics and events that lie in a job's folder; it may be training meanwhile.
+
+    Nothing is asked of the server where the folder holds neither.
+
+    Args:
+        folder: the job's own, a path or URL.
+
+    Raises:
+        TrackingServerError: the server does not answer, or does not know the run. What had not
+            arrived is still there.
+    """
+    delivered = Delivered()
+    try:
+        _sync_metrics(uri, f"{folder}/metrics", delivered)
+        events = read_events(f"{folder}/events")
+        for run_id in dict.fromkeys(event.run_id for event in events):
+            delivered.events += deliver_events(open_client(uri), run_id, events)
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # of the job's folder
+        does = "does not answer" if is_away(error) else "does not take them"
+        raise TrackingServerError(
+            f"the tracking server {uri!r} {does} ({one_line(error)}); {delivered.metrics} metrics "
+            f"arrived, the rest stays in {folder}/metrics. Start it, or correct "
+            "MLFLOW_TRACKING_URI, and give the same command again"
+        ) from None  # else the command line would show what lies at the bottom
+    return delivered
+
+
+def _sync_metrics(uri: str, folder: str, delivered: Delivered) -> None:
+    delivery = None
+    for _, spool in spools_below(folder):
+        steps: set[int] = set()
+        for name in spool.names():
+            segment = spool.read(name)
+            if segment is None:
+                continue
+            delivery = delivery or Delivery(open_client(uri))
+            fresh = delivery.send(segment)
+            spool.remove(name)
+            delivered.metrics += len(fresh)
+            delivered.steps += len({each.step for each in fresh} - steps)
+            steps |= {each.step for each in fresh}

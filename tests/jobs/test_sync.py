@@ -1,0 +1,102 @@
+"""`heliograph sync`: what waits on disk arrives, also when the job has long ended."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from pipeline.events import log_event
+from pipeline.metric_log import MetricLog
+from pipeline.recipe_file import load_recipe
+from tests.jobs.conftest import MINIMAL_RECIPE, Finished, run_command
+from tests.pipeline.tracking_server import Door, MlflowServer, open_door, shared_mlflow_server
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with open_door(shared_mlflow_server(request)) as door:
+        yield door
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> MlflowServer:
+    return shared_mlflow_server(request)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "recipe.yaml").write_text(MINIMAL_RECIPE)
+    return tmp_path
+
+
+def job_folder(folder: Path) -> Path:
+    recipe = load_recipe(folder / "recipe.yaml", [])
+    return folder / recipe.storage / "jobs" / recipe.job_id
+
+
+def sync(folder: Path, uri: str, *words: str) -> Finished:
+    command = ["env", f"MLFLOW_TRACKING_URI={uri}", "MLFLOW_HTTP_REQUEST_TIMEOUT=5"]
+    command += [sys.executable, "-m", "jobs.sync", "recipe.yaml", *words]
+    return run_command(command, folder)
+
+
+def leave_metrics(door: Door, job: Path, run_id: str) -> None:
+    """As a job does that ends while its server is away."""
+    door.mode = "refuses"
+    for name, keys in (("rank-0", ("train/loss", "train/rate")), ("system-node", ("system/cpu",))):
+        log = MetricLog(door.url, run_id, str(job / "metrics" / name))
+        for step in range(1, 51):
+            log.log(step, {key: float(step) for key in keys})
+        assert not log.close(timeout=0.1)
+    log_event(str(job / "events"), run_id, "restart", 30, "a node was lost")
+
+
+def test_sync_delivers_what_a_job_left_and_then_there_is_nothing(
+    server: MlflowServer, door: Door, folder: Path
+) -> None:
+    client = MlflowClient(server.url)
+    run_id = client.create_run("0").info.run_id
+    leave_metrics(door, job_folder(folder), run_id)
+
+    away = sync(folder, door.url)
+    assert away.exit_code == 1
+    assert f"tracking server '{door.url}' does not answer" in away.stderr
+    assert "0 metrics arrived, the rest stays" in away.stderr
+
+    door.mode = "open"
+    done = sync(folder, door.url, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert "150 metrics of 100 steps and 1 events arrived" in done.stdout
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["metrics"], result["steps"], result["events"]) == (150, 100, 1)
+    for key in ("train/loss", "train/rate", "system/cpu"):
+        history = client.get_metric_history(run_id, key)
+        assert [(m.step, m.value) for m in history] == [(s, float(s)) for s in range(1, 51)]
+    assert [m.step for m in client.get_metric_history(run_id, "events/restart")] == [30]
+
+    again = sync(folder, door.url, "--json")
+    assert again.exit_code == 0
+    assert json.loads(again.stdout.splitlines()[-1])["metrics"] == 0
+
+
+def test_a_job_without_anything_on_disk_needs_no_server(folder: Path) -> None:
+    done = sync(folder, "http://127.0.0.1:9")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout == f"nothing waits in {job_folder(folder)}\n"
+
+
+def test_a_server_that_does_not_know_the_run_says_so(
+    server: MlflowServer, door: Door, folder: Path
+) -> None:
+    leave_metrics(door, job_folder(folder), "0" * 32)
+    door.mode = "open"
+    done = sync(folder, door.url)
+    assert done.exit_code == 1
+    assert "does not take them" in done.stderr
+    assert "not found" in done.stderr

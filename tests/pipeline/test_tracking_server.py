@@ -1,0 +1,96 @@
+"""The driver waits a while for a server that is away, says so, and then says what to do."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from pipeline.errors import RequestError
+from pipeline.tracking_server import TrackingServerError, open_client, patiently
+from tests.pipeline.tracking_server import (
+    Door,
+    MlflowServer,
+    Mode,
+    open_door,
+    shared_mlflow_server,
+)
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> MlflowServer:
+    return shared_mlflow_server(request)
+
+
+@pytest.fixture
+def door(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with open_door(server) as door:
+        yield door
+
+
+@pytest.fixture
+def run_id(server: MlflowServer) -> str:
+    return str(MlflowClient(server.url).create_run("0").info.run_id)
+
+
+@pytest.mark.parametrize("mode", ["refuses", "fails", "fails_after", "cuts", "hangs"])
+def test_a_call_is_made_again_until_the_server_is_back(
+    server: MlflowServer, door: Door, run_id: str, mode: Mode
+) -> None:
+    client, said = open_client(door.url), []
+
+    def say(message: str) -> None:
+        said.append(message)
+        door.mode = "open"
+
+    door.mode = mode
+    patiently(lambda: client.log_text(run_id, "text", "a.txt"), say, "", seconds=30)
+    patiently(lambda: client.set_tag(run_id, "tag", "value"), say, "", seconds=30)
+    assert MlflowClient(server.url).get_run(run_id).data.tags["tag"] == "value"
+    assert [entry.path for entry in MlflowClient(server.url).list_artifacts(run_id)] == ["a.txt"]
+    (message,) = said
+    assert message.startswith("the tracking server does not answer; trying for")
+
+
+def test_patience_ends_with_what_to_do(door: Door, run_id: str) -> None:
+    door.mode = "refuses"
+    client, said = open_client(door.url), []
+    started = time.monotonic()
+    with pytest.raises(TrackingServerError, match=r"for 2 s .*refused.*the same command goes on"):
+        patiently(
+            lambda: client.set_tag(run_id, "a", "b"),
+            said.append,
+            "the same command goes on from here",
+            seconds=2.0,
+        )
+    assert time.monotonic() - started < 10
+    assert len(said) == 1
+
+
+def unknown_run(client: MlflowClient) -> None:
+    client.set_tag("0" * 32, "a", "b")
+
+
+def wrong_request(_: MlflowClient) -> None:
+    raise RequestError("wrong")
+
+
+def our_mistake(_: MlflowClient) -> None:
+    raise TypeError("ours")
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [(unknown_run, MlflowException), (wrong_request, RequestError), (our_mistake, TypeError)],
+)
+def test_what_will_not_change_is_not_waited_for(
+    door: Door, call: Callable[[MlflowClient], None], error: type[Exception]
+) -> None:
+    said: list[str] = []
+    with pytest.raises(error):
+        patiently(lambda: call(open_client(door.url)), said.append, "", seconds=60)
+    assert said == []
