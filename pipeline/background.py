@@ -1,9 +1,6 @@
 """Saving beside training, which pauses only while what is to be saved is copied."""
 
 import logging
-import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,7 +35,7 @@ class BackgroundSaver:
     ) -> None:
         self._store, self._keep_newest, self._keep_best = store, keep_newest, keep_best
         self._damaged = set(damaged)
-        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_yield_to_training)
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._pending: Future[None] | None = None
 
     def save(self, step: int, take: Callable[[], Write]) -> float:
@@ -89,9 +86,3 @@ class BackgroundSaver:
         self._damaged.discard(step)
         self._store.prune(self._keep_newest, self._store.best(self._keep_best), self._damaged)
         self._damaged.clear()
-
-
-def _yield_to_training() -> None:
-    """Where training wants every core, this thread gets what is left over."""
-    if sys.platform == "linux":  # where each thread has a niceness of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

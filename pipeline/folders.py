@@ -132,10 +132,9 @@ def _sync(path: Path) -> None:
 
 def _is_abandoned(path: Path) -> bool:
     """Whether its writer is dead. Were it alive after all, its writing ends with an error."""
-    machine, _, owner = path.name.removeprefix(SCRATCH).rpartition("-")[0].rpartition("-")
-    machine, _, pid = machine.rpartition("-")
-    if machine == platform.node():
-        return _birth(int(pid)) != int(owner)
+    match path.name.rsplit("-", 3):
+        case [machine, pid, birth, _] if machine == f"{SCRATCH}{platform.node()}":
+            return _birth(int(pid)) != int(birth)
     try:
         changed = max(each.stat().st_mtime for each in [path, *path.rglob("*")])
     except FileNotFoundError:
