@@ -11,18 +11,19 @@ from ray.data import DataIterator
 from ray.train import DataConfig
 
 from pipeline import recipe
-from pipeline.batches import Position, iterate_steps
+from pipeline.batches import iterate_steps
 from pipeline.mixture import Mixture
 from pipeline.prepare import Prepared, prepare
 from pipeline.recipe import Recipe
 from pipeline.stream import step_stream, stream_options
 from pipeline.tokenizer import Tokenizer
+from pipeline.windows import Position
 
-STREAMED_PAIRS = 300_000
+STREAMED_PAIRS = 1_000_000
 """A smaller corpus is gone through several times, so that there is something to measure."""
 RAW_TEXTS = 100_000
 TEXTS_PER_CALL = 2048
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclass

@@ -18,17 +18,7 @@ from torch import Tensor
 
 from pipeline.tokenizer import END, PAD, START, Tokenizer
 from pipeline.tokens import Ragged
-from pipeline.windows import Numbers, cut_micro_batches
-
-
-@dataclass(frozen=True)
-class Position:
-    """A place in the step list: the step that is taken next."""
-
-    epoch: int = 0
-    window: int = 0
-    step: int = 0
-    """Within the window."""
+from pipeline.windows import Numbers, Position, cut_micro_batches
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Stream(Section):
     stream: str
     """A hub dataset, a folder, or a format of `datasets`: arrow, webdataset, text, xml, …"""
     files: str | list[str] | None = None
-    """The files, where `stream` is a format; globs allowed."""
+    """The files, where `stream` is a format; globs allowed. All of them are the asked split."""
 
 
 Location = str | list[str] | PairOfFiles | Stream
@@ -84,8 +84,7 @@ class Data(Section):
     drop_identical: bool = False
     """A pair whose sides are equal is dropped and counted."""
     drop_duplicates: bool = False
-    """Of equal pairs the first is kept, the others are dropped and counted. Reads the data twice.
-    """
+    """Of equal pairs the first is kept, the others are dropped and counted."""
     max_characters: int = Field(2000, ge=1)
     """A pair with a longer side is dropped and counted."""
     max_length_ratio: float = Field(9.0, ge=1.0)

@@ -20,15 +20,18 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data.block import BlockMetadata
 
 from pipeline import recipe
-from pipeline.batches import Position
 from pipeline.mixture import Mixture
 from pipeline.portions import WindowPlan, portions
 from pipeline.tokenizer import Tokenizer
+from pipeline.windows import Position
 
 _BYTES_PER_ROW = 256
 """Of a tokenized pair, generously: what bounds the windows that are made in advance."""
 _SINGLE_WINDOWS = 256
 _SECONDS_PER_ROUND = 0.02
+_WAITING_ROWS = 64
+"""Of each rank. A task is stopped when so many of its rows were not fetched yet: about a window's,
+so that it can go on to the next one between two rounds of the scheduler."""
 
 
 def step_stream(
@@ -66,11 +69,12 @@ def step_stream(
     dataset = ray.data.read_datasource(
         source := _Windows(plan, start, min(ends)),
         num_cpus=cpus_per_task,
-        override_num_blocks=len(source.stretches),
+        override_num_blocks=len(source.spans),
     )
     context = dataset.context
     context.execution_options = stream_options(batches)
     context.target_max_block_size = 1  # a block is cut after each row
+    context._max_num_blocks_in_streaming_gen_buffer = _WAITING_ROWS * world_size
     context.custom_execution_callback_classes = [_Breather]
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -101,45 +105,45 @@ class _Breather(ExecutionCallback):  # type: ignore[misc]
 
 
 class _Windows(Datasource):  # type: ignore[misc]
-    """Windows number `first` to `end` of all epochs; a task reads a stretch of them."""
+    """Windows number `first` to `end` of all epochs; a task reads a span of them."""
 
     def __init__(self, plan: WindowPlan, start: Position, end: int) -> None:
         self.plan, self.start = plan, start
         first = start.epoch * plan.windows_in_epoch + start.window
-        self.stretches = stretches(first, max(end, first + 1))
+        self.spans = spans(first, max(end, first + 1))
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None  # known only when it has been tokenized
 
     def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
         plan = ray.put(self.plan)
-        end = self.stretches[-1].stop
+        end = self.spans[-1].stop
         unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
         return [
-            ReadTask(partial(_read_stretch, plan, stretch, self.start, end), unknown)
-            for stretch in self.stretches
+            ReadTask(partial(_read_span, plan, span, self.start, end), unknown)
+            for span in self.spans
         ]
 
 
-def stretches(first: int, end: int) -> list[range]:
-    """One window each at first, twice as many each time 256 stretches are full: a stream bounded by
+def spans(first: int, end: int) -> list[range]:
+    """One window each at first, twice as many each time 256 spans are full: a stream bounded by
     steps is longer than needed by far, and its end must not cost anything."""
-    stretches: list[range] = []
+    spans: list[range] = []
     while first < end:
-        size = 2 ** (len(stretches) // _SINGLE_WINDOWS)
-        stretches.append(range(first, min(first + size, end)))
+        size = 2 ** (len(spans) // _SINGLE_WINDOWS)
+        spans.append(range(first, min(first + size, end)))
         first += size
-    return stretches
+    return spans
 
 
-def _read_stretch(
-    plan_ref: "ray.ObjectRef[WindowPlan]", stretch: range, start: Position, end: int
+def _read_span(
+    plan_ref: "ray.ObjectRef[WindowPlan]", span: range, start: Position, end: int
 ) -> Iterator[pa.Table]:
     # One core per task: Ray runs as many tasks as there are cores. This process is Ray's.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     plan = ray.get(plan_ref)
     tokenizer = Tokenizer.from_json(plan.tokenizer)
-    for number in stretch:
+    for number in span:
         epoch, window = divmod(number, plan.windows_in_epoch)
         first_step = start.step if (epoch, window) == (start.epoch, start.window) else 0
         yield from portions(plan, tokenizer, epoch, window, first_step, number == end - 1)

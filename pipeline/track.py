@@ -96,6 +96,7 @@ def log_corpus(client: Client, run_id: str, corpus: Corpus, context: str) -> Non
     """
     counts: dict[str, object] = {"seen": corpus.seen, "rows": corpus.rows}
     counts |= {f"dropped.{reason}": count for reason, count in corpus.dropped.items()}
+    counts |= corpus.changed
     source = CodeDatasetSource({"identity": json.dumps(corpus.identity)}).to_dict()
     dataset = Dataset(
         name=str(corpus.identity.get("location", context))[:500],

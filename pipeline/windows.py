@@ -11,6 +11,7 @@ source and of the output, <s> at the start of the target.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
@@ -22,6 +23,16 @@ Numbers = NDArray[np.int64]
 _ATOMS = 32
 _PRICE = 0.08
 """Of one more micro-batch, as a share of its budget in padded positions: see `cut_micro_batches`"""
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in the step list: the step that is taken next."""
+
+    epoch: int = 0
+    window: int = 0
+    step: int = 0
+    """Within the window."""
 
 
 class Purpose(IntEnum):

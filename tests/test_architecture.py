@@ -21,7 +21,10 @@ RAY_DATA = {
     "source", "pieces", "corpus", "tokens", "batches", "stream", "train", "translate_dataset",
 }  # fmt: skip
 RAY_TRAIN = {"worker", "train"}
-MLFLOW = {"track", "versions", "registry", "pyfunc"}
+MLFLOW = {
+    "tracking_server", "metric_log", "node_monitor", "events", "sync", "track",
+    "versions", "registry", "pyfunc",
+}  # fmt: skip
 DATASETS = {"hub", "shards"}
 
 

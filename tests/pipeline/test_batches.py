@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from pipeline import recipe
-from pipeline.batches import MicroBatch, Position, Step, iterate_steps, validation_batches
+from pipeline.batches import MicroBatch, Step, iterate_steps, validation_batches
 from pipeline.grammar import pairs
 from pipeline.mixture import Mixture
 from pipeline.portions import WindowPlan, portions
 from pipeline.tokenizer import END, PAD, START, Tokenizer
+from pipeline.windows import Position
 from tests.pipeline.small_corpus import write_mixture
 
 PAIRS = [("", "leer"), *pairs("train")[:399]]

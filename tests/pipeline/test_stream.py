@@ -10,11 +10,12 @@ from ray.data import DataIterator
 from ray.train import DataConfig
 
 from pipeline import recipe
-from pipeline.batches import Position, iterate_steps
+from pipeline.batches import iterate_steps
 from pipeline.grammar import pairs
 from pipeline.mixture import Mixture
-from pipeline.stream import step_stream, stream_options, stretches
+from pipeline.stream import spans, step_stream, stream_options
 from pipeline.tokenizer import train_tokenizer
+from pipeline.windows import Position
 from tests.pipeline.small_corpus import write_mixture
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -169,9 +170,9 @@ def test_a_slow_consumer_is_not_outrun(mixture: Mixture, tokenizer: str) -> None
 
 
 def test_the_far_end_of_a_stream_costs_little() -> None:
-    far = stretches(5, 100_000_000)
-    assert [len(stretch) for stretch in far[:256]] == [1] * 256
-    assert [number for stretch in far[:600] for number in stretch] == list(
+    far = spans(5, 100_000_000)
+    assert [len(span) for span in far[:256]] == [1] * 256
+    assert [number for span in far[:600] for number in span] == list(
         range(5, 5 + 256 + 512 + 4 * 88)
     )
     assert far[-1].stop == 100_000_000
