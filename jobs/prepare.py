@@ -40,10 +40,11 @@ def prepare(recipe: RecipePath, overrides: Overrides = None) -> Answer:
 
 
 def _describe(corpus: dict[str, Any]) -> str:
-    tokens, dropped = corpus["tokens"], corpus["dropped"]
+    location, tokens, dropped = corpus["location"], corpus["tokens"], corpus["dropped"]
+    name = ", ".join(location) if isinstance(location, list) else str(location)
     lost = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count)
     return (
-        f"{corpus['location']}: {corpus['pairs']} pairs"
+        f"{name}: {corpus['pairs']} pairs"
         + (f" (dropped: {lost})" if lost else "")
         + f", {tokens['source_tokens']} source and {tokens['target_tokens']} target tokens in "
         + f"{corpus['folder']}, sha256 {tokens['sha256'][:12]}"

@@ -1,0 +1,29 @@
+"""`heliograph prepare` as a user runs it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.grammar import pairs
+from tests.jobs.conftest import Finished
+
+
+@pytest.mark.timeout(180)
+def test_prepare_says_what_it_wrote(heliograph: Callable[..., Finished], tmp_path: Path) -> None:
+    lines = [json.dumps({"source": s, "target": t}) for s, t in pairs("train")[:200]]
+    (tmp_path / "pairs.jsonl").write_text("\n".join([*lines, "{}"]), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(
+        "name: small\n"
+        "data: {train: pairs.jsonl, validation: embedded:validation}\n"
+        "tokenizer: {vocabulary_size: 400}\n"
+        "train: {epochs: 1}\n"
+    )
+    done = heliograph("prepare", "recipe.yaml", "--json")
+    assert done.exit_code == 0, done.stderr
+    (corpus,) = json.loads(done.stdout.splitlines()[-1])["corpora"]
+    assert corpus["pairs"] == 200
+    assert corpus["dropped"] == {"missing": 1}
+    assert (Path(corpus["folder"]) / "manifest.json").exists()
+    assert done.stdout.startswith("pairs.jsonl: 200 pairs (dropped: missing 1), ")
