@@ -168,6 +168,17 @@ def test_what_an_earlier_process_left_is_delivered_first(
     assert history(server, run_id) == [(step, float(step)) for step in range(1, 41)]
 
 
+def test_what_waits_arrives_by_itself(door: Door, run_id: str, spool: Path) -> None:
+    """Nothing more is logged and nobody waits: the log itself sees that the server is back."""
+    Spool(str(spool)).append(Segment(run_id, [Measurement("loss", 1.0, 1, 1)]))
+    door.mode = "fails"
+    log = MetricLog(door.url, run_id, str(spool))
+    wait_until(lambda: door.requests)
+    door.mode = "open"
+    wait_until(lambda: steps_arrived(door) == [1] and not segments(spool))
+    assert log.close(timeout=10)
+
+
 def test_a_crash_between_delivery_and_deletion_repeats_nothing(
     door: Door, run_id: str, spool: Path, tmp_path: Path
 ) -> None:
