@@ -11,7 +11,7 @@ TORCH = torch==2.13.0
 TORCH_BUILDS = $(if $(shell command -v nvidia-smi),,"$(TORCH)+cpu") "$(TORCH)"
 QUIETLY = >$(VENV)/install.log 2>&1
 
-.PHONY: demo test lint bench schema
+.PHONY: demo test test-faults lint bench schema
 .DEFAULT_GOAL = demo
 
 demo: $(STAMP)  ## the whole flow on the embedded corpus
@@ -20,6 +20,9 @@ demo: $(STAMP)  ## the whole flow on the embedded corpus
 test: $(STAMP)
 	@$(VENV)/bin/python -m pytest -q
 
+test-faults: $(STAMP)  ## twenty kills where `make test` has four; about ten minutes
+	@HELIOGRAPH_KILLS=10 $(VENV)/bin/python -m pytest -q tests/pipeline/test_resume.py
+
 lint: $(STAMP)
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
@@ -27,6 +30,7 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@$(VENV)/bin/python benchmarks/train.py
+	@$(VENV)/bin/python benchmarks/data.py
 
 schema: $(STAMP)  ## recipes/schema.json, after a change to pipeline/recipe.py
 	@$(VENV)/bin/python -c "from pipeline.recipe import Recipe; print(Recipe.json_schema(), end='')" \

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import sys
 import traceback
 import warnings
@@ -66,6 +67,8 @@ def command(verb: Callable[..., Answer]) -> Callable[..., None]:
         if verb.__name__ != "submit":  # which starts no Ray, and has the cluster's own token
             protect_local_ray()
         options = {"as_json": as_json, "debug": debug}
+        # To be asked to end is to be interrupted: both stop cleanly, and exit with 130.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
         try:
             answer = verb(**arguments, **{name: options[name] for name in options if name in own})
         except (BrokenPipeError, typer.Exit, typer.TyperException):

@@ -19,7 +19,7 @@ from pipeline.recipe_file import load_recipe
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
-VERBS = ("demo", "prepare", "train", "evaluate", "promote", "rollback", "translate")
+VERBS = ("demo", "prepare", "train", "evaluate", "promote", "rollback", "translate", "sync")
 
 # What the job needs of this folder is code, recipes and small data; Ray refuses more than 500 MiB.
 NOT_SENT = [
@@ -90,7 +90,7 @@ def check_request(verb: str, words: Sequence[str]) -> None:
     function = getattr(importlib.import_module(f"jobs.{verb}"), verb)
     parser = typer.main.get_command(application(function))
     with parser.make_context(f"heliograph {verb}", list(words)) as context:
-        if verb in ("prepare", "train"):
+        if verb in ("prepare", "train", "sync"):
             recipe = load_recipe(context.params["recipe"], context.params["overrides"])
             if "://" not in recipe.storage and not os.path.isabs(recipe.storage):
                 _note(f"storage {recipe.storage!r} is relative: it goes with the job's folder")

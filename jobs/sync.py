@@ -16,18 +16,22 @@ def sync(recipe: RecipePath, overrides: Overrides = None) -> Answer:
     """
     loaded = load_recipe(recipe, overrides)
     from pipeline.prepare import storage_of
-    from pipeline.sync import sync_job
+    from pipeline.sync import Delivered, job_folders, sync_job
 
-    folder = f"{storage_of(loaded)}/jobs/{loaded.job_id}"
-    delivered = sync_job(tracking_uri(), folder)
-    if delivered.metrics or delivered.events:
+    folders = job_folders(storage_of(loaded), loaded.job_id)
+    total = Delivered()
+    for folder in folders:
+        total = total.plus(sync_job(tracking_uri(), folder))
+    if total.metrics or total.events:
         text = (
-            f"{delivered.metrics} metrics of {delivered.steps} steps and {delivered.events} events "
+            f"{total.metrics} metrics of {total.steps} steps and {total.events} events "
             f"arrived at {tracking_uri()}"
         )
     else:
-        text = f"nothing waits in {folder}"
-    return Answer(text, asdict(delivered) | {"folder": folder})
+        text = (
+            f"nothing waits in the folders of job {loaded.job_id}: {', '.join(folders) or 'none'}"
+        )
+    return Answer(text, asdict(total) | {"folders": folders})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from jobs.command import Answer, Overrides, command, run_alone
+from pipeline.errors import RequestError
 from pipeline.placement import check_here
 from pipeline.recipe import Recipe
 from pipeline.recipe_file import load_recipe
@@ -12,17 +13,27 @@ from pipeline.recipe_file import load_recipe
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file; see recipes/.")]
 
 
+New = Annotated[bool, typer.Option("--new", help="Begin again, in a new run.")]
+RunId = Annotated[
+    str | None, typer.Option("--run-id", metavar="ID", help="Go on with this run of the job.")
+]
+
+
 @command
-def train(recipe: RecipePath, overrides: Overrides = None) -> Answer:
+def train(
+    recipe: RecipePath, overrides: Overrides = None, new: New = False, run_id: RunId = None
+) -> Answer:
     """Run one training job, from tokenizer to registered challenger.
 
     The same recipe is the same job: started again, it goes on where it was, in the same MLflow run.
     """
-    result = run(load_recipe(recipe, overrides))
+    if new and run_id is not None:
+        raise RequestError(f"--new and --run-id {run_id!r} exclude each other: give one of them")
+    result = run(load_recipe(recipe, overrides), new=new, run_id=run_id)
     return Answer(describe_result(result), result)
 
 
-def run(recipe: Recipe) -> dict[str, Any]:
+def run(recipe: Recipe, *, new: bool = False, run_id: str | None = None) -> dict[str, Any]:
     """Run the job; what is impossible is said before torch and Ray are loaded."""
     check_here(recipe.cluster)
     from pipeline.source import check_data
@@ -30,7 +41,7 @@ def run(recipe: Recipe) -> dict[str, Any]:
     check_data(recipe.data)
     from pipeline.job import run_training_job
 
-    return run_training_job(recipe)
+    return run_training_job(recipe, new=new, run_id=run_id)
 
 
 def describe_result(result: dict[str, Any]) -> str:

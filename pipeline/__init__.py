@@ -55,14 +55,16 @@ Training
 48. track              one MLflow run per job: parameters, metrics, artifacts
 49. sync               delivers what a job kept on disk while the server was away
 50. progress           the line that says where training is
-51. worker             the training loop that every rank runs
-52. train              Ray Train: places, feeds and restarts the workers
+51. ballot             what all ranks must decide together, asked without waiting
+52. worker             what a rank does at each step
+53. loop               the training loop that every rank runs
+54. train              Ray Train: places, feeds and restarts the workers
 
 The finished model
-53. pyfunc             what MLflow runs of a registered model: code and data, no pickle
-54. versions           a model folder as a version of a registered model
-55. registry           champion and challenger, the gate, the way back
-56. use                a finished model at work: score it, translate with it
-57. translate_dataset  a data set to a data set through Ray Data
-58. job                the whole way, from a recipe to a registered model
+55. pyfunc             what MLflow runs of a registered model: code and data, no pickle
+56. versions           a model folder as a version of a registered model
+57. registry           champion and challenger, the gate, the way back
+58. use                a finished model at work: score it, translate with it
+59. translate_dataset  a data set to a data set through Ray Data
+60. job                the whole way, from a recipe to a registered model
 """

@@ -12,6 +12,10 @@ class RequestError(ValueError):
     """The request was wrong: nothing was started and nothing was written. Exit code 2."""
 
 
+class JobStopped(RuntimeError):
+    """The job cannot go on, and starting its workers again would not help. Exit code 1."""
+
+
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """The end of an error message: the nearest valid word if one is near, else all of them."""
     words = sorted(valid)

@@ -28,6 +28,8 @@ class TrainingPlan:
     """Kept with each checkpoint."""
     tracking_uri: str
     run_id: str
+    run_started: float
+    """Seconds since 1970."""
 
     @property
     def checkpoints(self) -> CheckpointStore:
@@ -37,6 +39,16 @@ class TrainingPlan:
     def averages(self) -> CheckpointStore:
         """Where the mean of the last checkpoints is kept, under the last one's step."""
         return CheckpointStore(f"{self.folder}/averages")
+
+    @property
+    def spools(self) -> str:
+        """Where metrics wait while the tracking server is away; each writer has a folder below."""
+        return f"{self.folder}/metrics"
+
+    @property
+    def events(self) -> str:
+        """What befell the job, a file each."""
+        return f"{self.folder}/events"
 
     @property
     def checkpoint_intervals(self) -> tuple[int, int]:

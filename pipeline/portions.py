@@ -16,7 +16,7 @@ import pyarrow as pa
 from pipeline import recipe
 from pipeline.mixture import Mixture
 from pipeline.sampling import SubwordSampler
-from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer import Tokenizer, shared_tokenizer
 from pipeline.tokens import SIDES, Encoder, Ragged, tokens_of
 from pipeline.windows import (
     Numbers,
@@ -137,9 +137,7 @@ def _encoders(plan: WindowPlan, tokenizer: Tokenizer, epoch: int, window: int) -
 @lru_cache(maxsize=1)
 def _sampler(tokenizer: str, augment: str) -> SubwordSampler:
     """One for each process, because it remembers words."""
-    return SubwordSampler(
-        Tokenizer.from_json(tokenizer), recipe.Augment.model_validate_json(augment)
-    )
+    return SubwordSampler(shared_tokenizer(tokenizer), recipe.Augment.model_validate_json(augment))
 
 
 def _share_out(step: list[Numbers], longest: Numbers, world_size: int) -> list[list[Numbers]]:

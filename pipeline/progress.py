@@ -45,17 +45,36 @@ class Progress:
 
 
 class ProgressBoard:
-    """Holds the newest progress, and messages until they were read; an actor, see `open_board`."""
+    """Where driver and workers leave each other word; an actor, see `open_board`.
+
+    It holds the newest progress, messages until they were read, whether the user wants to stop, and
+    why training cannot go on.
+    """
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._messages: list[str] = []
+        self._stop_wanted = False
+        self._failure: str | None = None
 
     def post(self, progress: Progress) -> None:
         self._progress = progress
 
     def say(self, message: str) -> None:
         self._messages.append(message)
+
+    def want_stop(self) -> None:
+        self._stop_wanted = True
+
+    def stop_wanted(self) -> bool:
+        return self._stop_wanted
+
+    def fail(self, why: str) -> None:
+        """Of the first reason the others are consequences."""
+        self._failure = self._failure or why
+
+    def failure(self) -> str | None:
+        return self._failure
 
     def read(self) -> tuple[Progress | None, list[str]]:
         messages, self._messages = self._messages, []

@@ -194,7 +194,12 @@ class Train(Section):
     checkpoint_steps: int = Field(1000, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(3, ge=1)
-    """The newest this many are kept, and the best one besides."""
+    """The newest this many are kept."""
+    keep_best: int = Field(1, ge=1)
+    """And this many of the best, by BLEU on the validation set."""
+    max_skipped_steps: int = Field(10, ge=0)
+    """A step whose gradient is not finite changes nothing and is counted. After more than this many
+    in a row the job stops."""
     average_checkpoints: int = Field(0, ge=0)
     """Evaluate and register the mean of the last this many checkpoints' weights (section 6.1), if
     that scores higher on validation than the best single one. 0: never."""
@@ -265,6 +270,9 @@ class Cluster(Section):
 
     workers: int = Field(1, ge=1)
     """Training processes, one per GPU where there are GPUs. The mathematics stays the same."""
+    min_workers: int | None = Field(None, ge=1)
+    """Where nodes are lost, training goes on with as few as this, and grows back to `workers` when
+    there is room again. None: it waits for all of them."""
     gpu: bool | None = None
     """None: one GPU per worker if the cluster has that many, else CPUs."""
     cpus_per_worker: float | None = Field(None, gt=0)
@@ -272,7 +280,10 @@ class Cluster(Section):
     threads_per_worker: int | None = Field(None, ge=1)
     """torch's threads. None: an even share of the machine's cores on CPU, torch's own on GPU."""
     max_failures: int = Field(3, ge=0)
-    """Restarts of the workers after a failure before the job gives up."""
+    """Restarts of the workers after a failure before the job gives up. Nodes that were announced to
+    go away do not count: a checkpoint is taken at the notice, and training goes on elsewhere."""
+    preemption_grace_s: float = Field(0.0, ge=0)
+    """Seconds that the other workers may go on after an announced node has gone."""
 
 
 class Recipe(Section):
@@ -294,6 +305,13 @@ class Recipe(Section):
     track: Track = Track()
     registry: Registry = Registry()
     cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _elastic_bounds_are_in_order(self) -> "Recipe":
+        least, most = self.cluster.min_workers, self.cluster.workers
+        if least is not None and least > most:
+            raise ValueError(f"cluster.min_workers {least} must be at most cluster.workers {most}")
+        return self
 
     @model_validator(mode="after")
     def _step_holds_a_micro_batch(self) -> "Recipe":

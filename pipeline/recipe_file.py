@@ -62,10 +62,10 @@ def _distinct(error: ValidationError) -> list[dict[str, Any]]:
     problems: dict[str, dict[str, Any]] = {}
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"][:2])
-        if problems.get(key, {}).get("ingredient"):
-            continue  # said more exactly already
         # loc: data, train, "list[Ingredient]", its number, and maybe its key.
         ingredient = problem["loc"][2:3] == ("list[Ingredient]",) and len(problem["loc"]) > 4
+        if problems.get(key, {}).get("ingredient") and problem["type"] != "extra_forbidden":
+            continue  # said more exactly already; a mistyped key explains a missing one
         problems[key] = dict(problem) | {"key": key, "ingredient": ingredient}
     return list(problems.values())
 

@@ -30,8 +30,10 @@ def training_step(
     target_tokens: int,
     clip_norm: float,
     autocast: Autocast = nullcontext,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, float]:
     """Take one optimizer step on this rank's micro-batches; ranks meet in the last one's backward.
+
+    A gradient that is not finite, which all ranks see alike, is not applied.
 
     Args:
         module: DDP around a `SmoothedLoss`; its gradients are averaged over the ranks.
@@ -52,8 +54,9 @@ def training_step(
             # DDP divides by the number of ranks, which the global mean must not.
             (loss * (world_size / target_tokens)).backward()
         total += loss.detach()
-    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm or math.inf)
-    optimizer.step()
+    norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm or math.inf))
+    if math.isfinite(norm):
+        optimizer.step()
     return total, norm
 
 
@@ -110,6 +113,8 @@ class Meter:
     padding: int = 0
     too_many_tokens: int = 0
     """Pairs that were passed over because they exceed a micro-batch's budget."""
+    skipped: int = 0
+    """Steps that changed nothing. Their loss and their tokens are not counted."""
     seconds: float = 0.0
     wait: float = 0.0
     """Of `seconds`, those spent waiting for data."""
@@ -135,6 +140,7 @@ class Meter:
             loss=loss,
             target_tokens=self.target_tokens,
             too_many_tokens=self.too_many_tokens,
+            skipped=self.skipped,
             positions=int(positions),
             padding=int(padding),
             seconds=seconds / world_size,

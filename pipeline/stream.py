@@ -22,7 +22,7 @@ from ray.data.block import BlockMetadata
 from pipeline import recipe
 from pipeline.mixture import Mixture
 from pipeline.portions import WindowPlan, portions
-from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer import Tokenizer, shared_tokenizer
 from pipeline.windows import Position
 
 _BYTES_PER_ROW = 256
@@ -142,7 +142,7 @@ def _read_span(
     # One core per task: Ray runs as many tasks as there are cores. This process is Ray's.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     plan = ray.get(plan_ref)
-    tokenizer = Tokenizer.from_json(plan.tokenizer)
+    tokenizer = shared_tokenizer(plan.tokenizer)
     for number in span:
         epoch, window = divmod(number, plan.windows_in_epoch)
         first_step = start.step if (epoch, window) == (start.epoch, start.window) else 0

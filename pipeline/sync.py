@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from pyarrow.fs import FileSelector, FileType
+
 from pipeline.events import deliver_events, read_events
+from pipeline.files import filesystem_of
 from pipeline.metric_log import Delivery
 from pipeline.spool import spools_below
 from pipeline.tracking_server import TrackingServerError, is_away, one_line, open_client
@@ -16,6 +19,18 @@ class Delivered:
     steps: int = 0
     """Counted for each writer apart: training's, and each node's system metrics."""
     events: int = 0
+
+    def plus(self, other: "Delivered") -> "Delivered":
+        return Delivered(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
+
+
+def job_folders(storage: str, job_id: str) -> list[str]:
+    """The folders of the job and of what `train --new` began, as far as there are any."""
+    files, root = filesystem_of(f"{storage}/jobs")
+    infos = files.get_file_info(FileSelector(root, allow_not_found=True))
+    names = sorted(info.base_name for info in infos if info.type == FileType.Directory)
+    mine = [name for name in names if name == job_id or name.rpartition(".")[0] == job_id]
+    return [f"{storage}/jobs/{name}" for name in mine]
 
 
 def sync_job(uri: str, folder: str) -> Delivered:

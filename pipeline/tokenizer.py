@@ -14,6 +14,7 @@ import json
 import math
 import uuid
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, Protocol
 
 import pyarrow as pa
@@ -104,6 +105,13 @@ class Tokenizer:
             return data.decode().replace(" ", "▁")
         except UnicodeDecodeError:
             return "".join(f"<{byte:02X}>" for byte in data)
+
+
+@lru_cache(maxsize=1)
+def shared_tokenizer(text: str) -> Tokenizer:
+    """`Tokenizer.from_json`, one for each process: of each that was ever used, `tokenizers` (0.23)
+    keeps some 3 MB, which would add up over the tasks that a process runs."""
+    return Tokenizer.from_json(text)
 
 
 def _byte_of_characters() -> dict[str, int]:

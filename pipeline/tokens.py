@@ -28,7 +28,7 @@ from pyarrow.fs import FileSystem, FileType
 from pipeline.corpus import Corpus
 from pipeline.files import filesystem_of
 from pipeline.source import ordered_context
-from pipeline.tokenizer import Tokenizer
+from pipeline.tokenizer import Tokenizer, shared_tokenizer
 from pipeline.windows import Numbers
 
 TOKENS_VERSION = 1
@@ -136,7 +136,7 @@ def prepare_tokens(corpus: Corpus, tokenizer: Tokenizer, storage: str) -> Corpus
     def encode(part: pa.Table) -> pa.Table:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core per task; the process is Ray's
         number = part["id"][0].as_py()
-        facts = _write_file(corpus, number, Tokenizer.from_json(text), filesystem, path)
+        facts = _write_file(corpus, number, shared_tokenizer(text), filesystem, path)
         return pa.Table.from_pylist([facts])
 
     with ray.data.DataContext.current(ordered_context()):

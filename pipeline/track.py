@@ -7,7 +7,6 @@ is written here may be written again: a call whose answer was lost can be repeat
 import getpass
 import json
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run, RunStatus
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
@@ -27,39 +26,57 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from pipeline import metric_log, node_monitor
 from pipeline.corpus import Corpus
 from pipeline.errors import RequestError
 from pipeline.pictures import draw_attention, draw_curves
-from pipeline.tracking_server import Client as Client
-from pipeline.tracking_server import connect as connect
-from pipeline.tracking_server import one_line
+from pipeline.tracking_server import Client, one_line
 from pipeline.translate import Translator
 
 JOB_TAG = "heliograph.job"
 
 
-def find_run(client: Client, experiment: str, job_id: str) -> str | None:
-    """The id of the job's run, if it was ever started.
+def find_job(
+    client: Client, experiment: str, job_id: str, *, new: bool = False, run_id: str | None = None
+) -> tuple[str, str | None]:
+    """The job's name in this experiment, and its run if it was ever started.
+
+    The name is `job_id`, or JOB_ID.2, JOB_ID.3, … for what was begun anew; the newest of these, or
+    that of the run asked for.
+
+    Args:
+        new: the next name, which has no run yet.
+        run_id: the run to go on with.
 
     Raises:
-        RequestError: the tracking server does not answer.
+        RequestError: the tracking server does not answer; the run is not one of this job.
     """
     try:
-        run = _run_of(client, experiment, job_id)
+        runs = _runs_of(client, experiment, job_id)
     except MlflowException as error:
         raise RequestError(
             f"tracking server {client.tracking_uri!r} does not answer ({one_line(error)}); "
             "start it, or correct MLFLOW_TRACKING_URI"
         ) from error
-    return None if run is None else str(run.info.run_id)
+    if run_id is not None:
+        names = [name for name, run in runs if run.info.run_id == run_id]
+        if not names:
+            valid = ", ".join(run.info.run_id for _, run in runs) or "none, it was never started"
+            raise RequestError(f"--run-id {run_id!r} is no run of job {job_id}; valid: {valid}")
+        return names[0], run_id
+    if not runs:
+        return job_id, None
+    newest = max((name for name, _ in runs), key=_attempt)
+    if new:
+        return f"{job_id}.{_attempt(newest) + 1}", None
+    # The oldest: should two starts have raced, both go on in the same one.
+    return newest, next(run.info.run_id for name, run in runs if name == newest)
 
 
 def open_run(
     client: Client, experiment: str, job_id: str, name: str, recipe: Mapping[str, Any]
 ) -> str:
     """Continue the job's run, or open it with the whole recipe as its parameters; its id."""
-    run = _run_of(client, experiment, job_id)
+    run = next((run for name, run in _runs_of(client, experiment, job_id) if name == job_id), None)
     if run is not None:
         client.update_run(run.info.run_id, status="RUNNING")
     else:
@@ -81,11 +98,6 @@ def open_run(
 def run_started(client: Client, run_id: str) -> float:
     """When the job's run was first opened, in seconds since 1970."""
     return float(client.get_run(run_id).info.start_time) / 1000
-
-
-def close_run(client: Client, run_id: str, succeeded: bool) -> None:
-    status = RunStatus.FINISHED if succeeded else RunStatus.FAILED
-    client.set_terminated(run_id, RunStatus.to_string(status))
 
 
 def log_corpus(client: Client, run_id: str, corpus: Corpus, context: str) -> None:
@@ -112,15 +124,6 @@ def log_corpus(client: Client, run_id: str, corpus: Corpus, context: str) -> Non
         run_id,
         params=[Param(f"corpus.{context}.{key}", str(value)) for key, value in parameters.items()],
     )
-
-
-# Until worker.py gives them spools of its own, see metric_log and node_monitor.
-def MetricLog(uri: str, run_id: str) -> metric_log.MetricLog:
-    return metric_log.MetricLog(uri, run_id, tempfile.mkdtemp())
-
-
-def monitor_node(uri: str, run_id: str) -> node_monitor.NodeMonitor:
-    return node_monitor.monitor_node(uri, run_id, tempfile.mkdtemp(), 0.0)
 
 
 @dataclass(frozen=True)
@@ -175,16 +178,25 @@ def log_curves(client: Client, run_id: str, names: Sequence[str]) -> None:
         client.log_figure(run_id, draw_curves(curves), "curves.png")
 
 
-def _run_of(client: Client, experiment: str, job_id: str) -> Run | None:
+def _runs_of(client: Client, experiment: str, job_id: str) -> list[tuple[str, Run]]:
+    """Runs of the job and of what was begun anew, with the names they have; the oldest first."""
     found = client.get_experiment_by_name(experiment)
     if found is None:
-        return None
-    query = f"tags.`{JOB_TAG}` = '{job_id}'"
-    # The oldest: should two starts have raced, both go on in the same one.
+        return []
+    query = f"tags.`{JOB_TAG}` LIKE '{job_id}%'"
     runs = client.search_runs(
-        [found.experiment_id], query, max_results=1, order_by=["attributes.start_time ASC"]
+        [found.experiment_id], query, max_results=1000, order_by=["attributes.start_time ASC"]
     )
-    return runs[0] if runs else None
+    named = [(run.data.tags[JOB_TAG], run) for run in runs]
+    return [(name, run) for name, run in named if name == job_id or _attempt(name, job_id) > 1]
+
+
+def _attempt(name: str, job_id: str | None = None) -> int:
+    """1 for JOB_ID, 2 for JOB_ID.2, and so on; 0 if it is no name of the job."""
+    stem, dot, number = name.rpartition(".")
+    if dot and number.isdigit() and (job_id is None or stem == job_id):
+        return int(number)
+    return 1 if job_id is None or name == job_id else 0
 
 
 def _experiment_id(client: Client, name: str) -> str:

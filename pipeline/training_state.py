@@ -34,6 +34,8 @@ class TrainingState:
     validations_without_better: int = 0
     averaged: Validation | None = None
     """Of the mean of the last checkpoints, where that was better than the best of them."""
+    skipped_in_a_row: int = 0
+    """The last so many steps changed nothing, because their gradients were not finite."""
     total: Meter = field(default_factory=Meter)
     """Summed over the whole job, restarts included; what was lost in a failure is counted once."""
 

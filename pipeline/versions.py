@@ -23,7 +23,7 @@ from mlflow.tracking import MlflowClient
 from pipeline.errors import RequestError
 from pipeline.model_folder import read_settings
 from pipeline.model_uri import RegisteredModel, check_version, tracking_uri, unknown_model
-from pipeline.track import connect
+from pipeline.tracking_server import connect
 
 MODEL_FILES = ("model.json", "model.safetensors", "tokenizer.json")
 COMPANIONS = ("recipe.yaml", "evaluation.parquet")

@@ -1,4 +1,4 @@
-"""One training worker: the loop that every rank runs.
+"""One training worker: what a rank does at each step.
 
 All ranks carry the same `TrainingState` and take every decision from it (validate, checkpoint, stop
 early), so none can take a step that another does not. Rank 0 alone writes: metrics, checkpoints,
@@ -8,30 +8,31 @@ progress.
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ray
 import ray.train
 import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
+from ray.train.v2._internal.execution.context import get_train_context
 from torch.nn.parallel import DistributedDataParallel
 
 from model import SmoothedLoss, Transformer, inverse_square_root
+from pipeline.background import BackgroundSaver
 from pipeline.batches import Step, iterate_steps
-from pipeline.checkpoint import (
-    TrainingState,
-    Validation,
-    average,
-    load_optimizer,
-    load_state,
-    save_state,
-)
+from pipeline.checkpoint import Snapshot, average, load_optimizer
 from pipeline.corpus import Corpus
-from pipeline.model_folder import load_model, load_weights, save_model
+from pipeline.errors import JobStopped
+from pipeline.events import log_event
+from pipeline.metric_log import MetricLog
+from pipeline.model_folder import load_model, load_weights
+from pipeline.node_monitor import monitor_node
 from pipeline.plan import TrainingPlan
 from pipeline.progress import Progress
 from pipeline.step import (
@@ -44,23 +45,11 @@ from pipeline.step import (
     training_step,
 )
 from pipeline.tokenizer import Tokenizer
-from pipeline.track import MetricLog, monitor_node
+from pipeline.training_state import Validation
 from pipeline.validate import validation_loss, validation_scores
 
-
-def training_loop(plan: TrainingPlan, board: Any) -> str:
-    """What each worker runs; returns the final state as JSON."""
-    with Worker(plan, board) as worker:
-        for step, wait in _timed(worker.steps()):
-            worker.take(step, wait)
-            if worker.due(plan.validation.every_steps):
-                worker.validate()
-            if worker.due(*plan.checkpoint_intervals):
-                worker.save()
-            if plan.is_finished(worker.state):
-                break
-        worker.average()
-        return worker.state.to_json()
+SECONDS_BETWEEN_ASKING = 0.2
+"""Between two questions to the driver, whether the user wants to stop."""
 
 
 class Worker:
@@ -78,41 +67,67 @@ class Worker:
         self.tokenizer = Tokenizer.load(plan.tokenizer)
         self.validation_pairs = Corpus.load(plan.validation_corpus).head(None)
         self.meter = Meter()
+        self._asked, self._answer = 0.0, board.stop_wanted.remote()
         self._restore()
         self.module = DistributedDataParallel(
             SmoothedLoss(self.model, plan.train.label_smoothing), gradient_as_bucket_view=True
         )
+        self.log = self.saver = None
+        if self.rank == 0:
+            self.log = MetricLog(plan.tracking_uri, plan.run_id, f"{plan.spools}/training")
+            self.snapshot = Snapshot(self.model, self.optimizer, self.tokenizer, plan.recipe_yaml)
+            kept = plan.train.keep_checkpoints, plan.train.keep_best
+            self.saver = BackgroundSaver(plan.checkpoints, *kept, self._damaged)
 
     def __enter__(self) -> "Worker":
-        self.log = MetricLog(self.plan.tracking_uri, self.plan.run_id) if self.rank == 0 else None
         # One process of every node reports for it.
-        self.monitor = (
-            monitor_node(self.plan.tracking_uri, self.plan.run_id) if self.local_rank == 0 else None
+        self.monitor = monitor_node(
+            self.plan.tracking_uri, self.plan.run_id, self.plan.spools, self.plan.run_started
         )
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self.monitor is not None:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        try:
+            if self.saver is not None:
+                self.saver.__exit__(kind, *error)
+        finally:
             self.monitor.finish()
-        if self.log is not None:
-            self.log.close()
+            if self.log is not None:
+                self.log.close(timeout=10.0)
 
     def _restore(self) -> None:
         """Model, optimizer and state from the newest checkpoint, or fresh from the seed."""
-        with TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "checkpoint"
-            found = self.plan.checkpoints.fetch_newest(folder)
-            if found is None:
+        with self.plan.checkpoints.open_newest() as found:
+            self.state, self._damaged = found.state, list(found.damaged)
+            if found.folder is None:
                 torch.manual_seed(self.plan.seed)
                 config = model_config(self.plan.model, self.tokenizer.vocabulary_size)
-                self.model, self.state = Transformer(config), TrainingState()
+                self.model = Transformer(config)
             else:
-                self.model, _ = load_model(folder)
-                self.state = load_state(folder)
+                self.model, _ = load_model(found.folder)
             self.model.to(self.device).train()
             self.optimizer = make_optimizer(self.model, self.plan.train)
-            if found is not None:
-                load_optimizer(folder, self.model, self.optimizer)
+            if found.folder is not None:
+                load_optimizer(found.folder, self.model, self.optimizer)
+        if self.rank == 0:
+            for warning in found.warnings():
+                self.board.say.remote(warning)
+                log_event(self.plan.events, self.plan.run_id, "damaged", self.state.step, warning)
+
+    def stop_wanted(self) -> bool:
+        """Whether the user wants to stop, as far as is known; rank 0 speaks for all."""
+        if self.rank != 0 or time.monotonic() < self._asked + SECONDS_BETWEEN_ASKING:
+            return False
+        if not ray.wait([self._answer], timeout=0)[0]:
+            return False
+        wanted = bool(ray.get(self._answer))
+        self._asked, self._answer = time.monotonic(), self.board.stop_wanted.remote()
+        return wanted
+
+    def is_announced_to_go(self) -> bool:
+        """Whether the node of any worker will go away soon. `ray.train.get_preemption_info` says it
+        too, but waits for all workers."""
+        return get_train_context().preemption_context.preemption_info is not None
 
     def steps(self) -> Iterator[Step]:
         """This rank's share of the steps that remain."""
@@ -129,63 +144,100 @@ class Worker:
         started = time.perf_counter()
         number, plan = self.state.step + 1, self.plan.train
         torch.manual_seed(seed_of(self.plan.seed, number, self.rank))
-        rate = inverse_square_root(
+        self.rate = inverse_square_root(
             number, self.plan.model.width, plan.warmup_steps, plan.learning_rate
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.rate
         batches = step.micro_batches or [empty_micro_batch(self.model.config)]
-        loss, norm = training_step(
-            self.module,
-            self.optimizer,
-            [batch.to(self.device) for batch in batches],
-            step.target_tokens,
-            plan.clip_norm,
-            autocast_for(plan.precision, self.device),
+        loss, self.norm = self._within_memory(
+            partial(
+                training_step,
+                self.module,
+                self.optimizer,
+                [batch.to(self.device) for batch in batches],
+                step.target_tokens,
+                plan.clip_norm,
+                autocast_for(plan.precision, self.device),
+            ),
+            step,
         )
-        self.state = replace(self.state, step=number, position=step.next_position)
-        self.meter.loss += loss
-        self.meter.target_tokens += step.target_tokens
-        self.meter.add_batches(step.micro_batches, self.model.config.pad_id)
-        self.meter.too_many_tokens += step.too_many_tokens
+        self._count(step, loss)
         self.meter.wait += wait
         self.meter.seconds += wait + time.perf_counter() - started
-        # Before a checkpoint too: the sums in it must be whole.
-        if self.due(self.plan.log_every_steps, *self.plan.checkpoint_intervals):
-            self._report(step, rate, float(norm))
+        self.epochs_done = _epochs_done(step)
+        if self.due(self.plan.log_every_steps):
+            self.report()
 
-    def _report(self, step: Step, rate: float, norm: float) -> None:
+    def _count(self, step: Step, loss: torch.Tensor) -> None:
+        """What the step adds to state and meter.
+
+        Raises:
+            JobStopped: too many steps in a row changed nothing. On all ranks alike.
+        """
+        skipped = 0 if math.isfinite(self.norm) else self.state.skipped_in_a_row + 1
+        self.state = replace(
+            self.state,
+            step=self.state.step + 1,
+            position=step.next_position,
+            skipped_in_a_row=skipped,
+        )
+        self.meter.add_batches(step.micro_batches, self.model.config.pad_id)
+        self.meter.too_many_tokens += step.too_many_tokens
+        if not skipped:
+            self.meter.loss += loss
+            self.meter.target_tokens += step.target_tokens
+            return
+        self.meter.skipped += 1
+        if skipped > self.plan.train.max_skipped_steps:
+            raise JobStopped(
+                f"the gradient of step {self.state.step} is {self.norm}, and {skipped} steps in a "
+                f"row changed nothing; this one is {step.position} with {_described(step)}. Lower "
+                "train.learning_rate, raise train.warmup_steps, or look at these pairs"
+            )
+
+    def _within_memory(
+        self, take: Callable[[], tuple[torch.Tensor, float]], step: Step
+    ) -> tuple[torch.Tensor, float]:
+        """Raises JobStopped when there is not enough memory for the step."""
+        try:
+            return take()
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise JobStopped(
+                f"step {self.state.step + 1} needs more memory than {self.device} of rank "
+                f"{self.rank} has: {_described(step)}. Lower batches.tokens_per_micro_batch from "
+                f"{self.plan.batches.tokens_per_micro_batch}, or the model's sizes"
+            ) from error
+
+    def report(self) -> None:
+        """Sum up the steps since the last report, over all ranks; log them."""
         meter, self.meter = self.meter.reduce(self.device), Meter()
         self.state = replace(self.state, total=self.state.total.plus(meter))
-        loss = float(meter.loss) / meter.target_tokens
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} at step {self.state.step}: lower train.learning_rate "
-                "or raise train.warmup_steps"
-            )
-        speed = meter.target_tokens / meter.seconds
-        if self.log is not None:
-            self.log.log(
-                self.state.step,
-                {
-                    "train/loss": loss,
-                    "train/perplexity": math.exp(min(loss, 100.0)),
-                    "train/learning_rate": rate,
-                    "train/gradient_norm": norm,
-                    "train/target_tokens_per_second": speed,
-                    "train/padding": meter.padding / meter.positions,
-                    "train/data_wait": meter.wait,
-                    "train/dropped_pairs": self.state.total.too_many_tokens,
-                },
-            )
-            done = self.plan.share_done(self.state, self._epochs_done(step))
+        if self.log is None:
+            return
+        values = {
+            "train/learning_rate": self.rate,
+            "train/padding": meter.padding / meter.positions,
+            "train/data_wait": meter.wait,
+            "train/dropped_pairs": self.state.total.too_many_tokens,
+            "train/skipped_steps": self.state.total.skipped,
+        }
+        if meter.target_tokens:  # else all steps were skipped
+            loss = float(meter.loss) / meter.target_tokens
+            speed = meter.target_tokens / meter.seconds
+            values |= {
+                "train/loss": loss,
+                "train/perplexity": math.exp(min(loss, 100.0)),
+                "train/target_tokens_per_second": speed,
+            }
             bleu = self.state.latest.bleu if self.state.latest else None
+            done = self.plan.share_done(self.state, self.epochs_done)
             self.board.post.remote(Progress(self.state.step, done, loss, bleu, speed))
-
-    def _epochs_done(self, step: Step) -> float:
-        position = step.position
-        windows = position.window + (position.step + 1) / step.steps_in_window
-        return position.epoch + windows / step.windows_in_epoch
+        if math.isfinite(self.norm):
+            values["train/gradient_norm"] = self.norm
+        self.log.log(self.state.step, values)
 
     def validate(self) -> None:
         """Loss and BLEU on the validation set, each rank computing a share; all ranks know both."""
@@ -210,23 +262,26 @@ class Worker:
         return Validation(self.state.step, loss, scores.bleu, scores.chrf)
 
     def save(self) -> None:
-        """Write a checkpoint, drop those that are no longer kept; rank 0 only."""
-        if self.rank != 0 or self.log is None:
+        """Begin to write a checkpoint; the pause that this costs is logged."""
+        if self.meter.positions:  # the same on all ranks: the state's sums must be whole
+            self.report()
+        if self.saver is None or self.log is None:
             return
-        started = time.perf_counter()
-        self.plan.checkpoints.save(self.state.step, self._write)
-        best = [self.state.best.step] if self.state.best else []
-        self.plan.checkpoints.prune(self.plan.train.keep_checkpoints, best)
-        self.log.log(self.state.step, {"train/checkpoint_pause": time.perf_counter() - started})
+        self.saver.save(self.state.step, partial(self._snapshot, time.perf_counter()))
 
-    def _write(self, folder: Path) -> None:
-        save_model(folder, self.model, self.tokenizer)
-        save_state(folder, self.model, self.optimizer, self.state)
-        (folder / "recipe.yaml").write_text(self.plan.recipe_yaml, encoding="utf-8")
+    def _snapshot(self, started: float) -> Callable[[Path], None]:
+        """A copy of everything, and what writes it; then training may go on."""
+        assert self.log is not None
+        write = self.snapshot.take(self.state)
+        self.log.log(self.state.step, {"train/checkpoint_pause": time.perf_counter() - started})
+        self.log.persist()  # with this checkpoint, the metrics up to here are not computed again
+        return write
 
     def average(self) -> None:
         """Section 6.1: score the mean of the last checkpoints, and keep it if it is the best."""
         count = self.plan.train.average_checkpoints
+        if self.saver is not None:
+            self.saver.finish()
         dist.barrier()  # the last checkpoint is written
         steps = self.plan.checkpoints.steps()[-count:]
         if count == 0 or len(steps) < count:
@@ -242,15 +297,27 @@ class Worker:
         if self.state.best is None or measured.bleu > self.state.best.bleu:
             self.state = replace(self.state, averaged=measured)
             if self.rank == 0:
-                self.plan.averages.save(self.state.step, self._write)
+                self.plan.averages.save(self.state.step, self.snapshot.take(self.state))
 
 
-def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:
-    """Each step with the seconds that were spent waiting for it."""
-    while True:
-        started = time.perf_counter()
-        try:
-            step = next(steps)
-        except StopIteration:
-            return
-        yield step, time.perf_counter() - started
+def _epochs_done(step: Step) -> float:
+    """How many epochs are gone through after this step."""
+    windows = step.position.window + (step.position.step + 1) / step.steps_in_window
+    return step.position.epoch + windows / step.windows_in_epoch
+
+
+def _described(step: Step) -> str:
+    """This rank's micro-batches of the step, for messages."""
+    shapes = [
+        f"{len(batch.pairs)} pairs of {batch.source.shape[1]} source and "
+        f"{batch.target_in.shape[1]} target tokens (number {batch.pairs[0]} of the corpus and on)"
+        for batch in step.micro_batches
+    ]
+    return ", ".join(shapes) or "no pairs on this rank"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch has a class for it on GPUs only."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(
+        error
+    )

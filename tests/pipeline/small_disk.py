@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline.background import BackgroundSaver
 from pipeline.checkpoint_store import CheckpointStore, StorageFull
 from pipeline.errors import RequestError
@@ -19,7 +21,7 @@ from tests.pipeline.saving import writer
 def in_small_disk(folder: Path) -> dict[str, Any]:
     """What `main` prints, run where `folder` is such a file system."""
     mount = f"mount -t tmpfs -o size=8m none '{folder}'"
-    script = f"{mount} && exec '{sys.executable}' -m {__name__} '{folder}'"
+    script = f"{mount} && echo mounted >&2 && exec '{sys.executable}' -m {__name__} '{folder}'"
     tried = []
     # As root, with user namespaces, or where the user may become root: whichever is allowed.
     for prefix in ([], ["sudo", "-n"], ["unshare", "--map-root-user"]):
@@ -32,7 +34,9 @@ def in_small_disk(folder: Path) -> dict[str, Any]:
         if done.returncode == 0:
             return dict(json.loads(done.stdout.splitlines()[-1]))
         tried.append(done.stderr)
-    raise AssertionError("\n".join(tried))
+    if any("mounted" in each for each in tried):
+        raise AssertionError("\n".join(tried))
+    pytest.skip(f"a small disk needs the right to mount a tmpfs: {tried}")
 
 
 def main(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from pipeline import track
 from pipeline.errors import RequestError
 from pipeline.model_uri import tracking_uri
+from pipeline.tracking_server import connect
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def client(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    return track.connect(tracking_uri())
+    return connect(tracking_uri())
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def test_the_store_is_beside_the_command(client: MlflowClient, run_id: str, tmp_
 
 
 def test_a_job_started_again_continues_its_run(client: MlflowClient, run_id: str) -> None:
-    track.close_run(client, run_id, succeeded=False)
+    client.set_terminated(run_id, "FAILED")
     again = track.open_run(client, "experiment", "job-1", "job", {"seed": 1})
     other = track.open_run(client, "experiment", "job-2", "job", {"seed": 2})
     assert again == run_id != other
@@ -61,16 +63,33 @@ def test_a_run_that_was_opened_by_half_gets_its_parameters(client: MlflowClient)
 def test_a_run_s_start_stays_when_it_is_continued(client: MlflowClient, run_id: str) -> None:
     started = track.run_started(client, run_id)
     assert started == pytest.approx(time.time(), abs=60)
-    track.close_run(client, run_id, succeeded=False)
+    client.set_terminated(run_id, "FAILED")
     track.open_run(client, "experiment", "job-1", "job", {"seed": 1})
     assert track.run_started(client, run_id) == started
 
 
 def test_a_server_that_does_not_answer_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    client = track.connect("http://127.0.0.1:9")
+    client = connect("http://127.0.0.1:9")
     with pytest.raises(RequestError, match=r"127\.0\.0\.1:9.*does not answer.*MLFLOW_TRACKING_URI"):
-        track.find_run(client, "experiment", "job")
+        track.find_job(client, "experiment", "job")
+
+
+def test_a_job_begun_anew_has_a_run_and_a_name_of_its_own(client: MlflowClient) -> None:
+    def find(**asked: Any) -> tuple[str, str | None]:
+        return track.find_job(client, "experiment", "job-1", **asked)
+
+    assert find() == ("job-1", None)
+    first = track.open_run(client, "experiment", "job-1", "job", {})
+    track.open_run(client, "experiment", "job-12", "job", {})  # of another job
+    assert find() == ("job-1", first)
+    assert find(new=True) == ("job-1.2", None)
+    second = track.open_run(client, "experiment", "job-1.2", "job", {})
+    assert find() == ("job-1.2", second)
+    assert find(new=True) == ("job-1.3", None)
+    assert find(run_id=first) == ("job-1", first)
+    with pytest.raises(RequestError, match=rf"'other' is no run of job job-1; valid: {first}, "):
+        find(run_id="other")
 
 
 def test_attention_and_samples_and_curves_are_artifacts(client: MlflowClient, run_id: str) -> None:

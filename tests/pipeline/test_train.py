@@ -15,14 +15,17 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline import recipe, track
-from pipeline.checkpoint import TrainingState
 from pipeline.corpus import Corpus, prepare_corpus
+from pipeline.errors import JobStopped
+from pipeline.events import read_events
 from pipeline.grammar import pairs
 from pipeline.placement import place
 from pipeline.plan import TrainingPlan
 from pipeline.progress import open_board
 from pipeline.tokenizer import train_tokenizer
+from pipeline.tracking_server import connect
 from pipeline.train import train
+from pipeline.training_state import TrainingState
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(240)]
 
@@ -42,7 +45,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 @pytest.fixture
 def plan(corpus: Corpus, tmp_path: Path) -> TrainingPlan:
     """Steps of 512 tokens in windows of 100 pairs: a window is two or three steps."""
-    client = track.connect(f"sqlite:///{tmp_path}/mlflow.db")
+    client = connect(f"sqlite:///{tmp_path}/mlflow.db")
     return TrainingPlan(
         folder=str(tmp_path / "job"),
         corpora=((corpus.folder, 1.0),),
@@ -63,13 +66,19 @@ def plan(corpus: Corpus, tmp_path: Path) -> TrainingPlan:
         recipe_yaml="",
         tracking_uri=client.tracking_uri,
         run_id=track.open_run(client, "experiment", "job", "job", {}),
+        run_started=time.time(),
     )
 
 
 def run(plan: TrainingPlan, **changes: Any) -> TrainingState:
     """Train with some of the plan's training settings changed."""
     settings = plan.train.model_copy(update=changes)
-    return train(replace(plan, train=settings), TWO_WORKERS, 2, open_board())
+    return train(
+        replace(plan, train=settings),
+        TWO_WORKERS,
+        recipe.Cluster(workers=2, max_failures=2),
+        open_board(),
+    )
 
 
 def weights(plan: TrainingPlan) -> dict[str, torch.Tensor]:
@@ -78,13 +87,13 @@ def weights(plan: TrainingPlan) -> dict[str, torch.Tensor]:
 
 
 def logged_steps(plan: TrainingPlan, key: str = "train/loss") -> list[int]:
-    client = track.connect(plan.tracking_uri)
+    client = connect(plan.tracking_uri)
     return [metric.step for metric in client.get_metric_history(plan.run_id, key)]
 
 
 def elsewhere(plan: TrainingPlan, name: str) -> TrainingPlan:
     """The same job in another folder and run."""
-    client = track.connect(plan.tracking_uri)
+    client = connect(plan.tracking_uri)
     run_id = track.open_run(client, "experiment", name, name, {})
     return replace(plan, folder=f"{plan.folder}-{name}", run_id=run_id)
 
@@ -150,3 +159,42 @@ def test_the_average_of_the_last_checkpoints_is_scored(plan: TrainingPlan) -> No
     run(plan, steps=6, average_checkpoints=2, keep_checkpoints=2)
     assert logged_steps(plan, "valid/bleu_of_average") == [6]
     assert plan.averages.steps() in ([], [6])
+
+
+def test_an_interrupt_takes_a_checkpoint_and_the_next_start_goes_on(
+    plan: TrainingPlan, undisturbed: TrainingPlan
+) -> None:
+    rare = {"checkpoint_steps": 1_000, "steps": 2_000}  # only the interrupt takes a checkpoint
+    interrupted: list[float] = []
+
+    def interrupt_once_steps_are_taken() -> None:
+        deadline = time.monotonic() + 100
+        while not logged_steps(plan) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        interrupted.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt_once_steps_are_taken)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, **rare)
+    assert time.monotonic() - interrupted[0] < 10
+    thread.join()
+    (step,) = plan.checkpoints.steps()
+    assert plan.checkpoints.newest_state().step == step < 2_000
+    assert logged_steps(plan) == list(range(1, step + 1))
+    assert run(plan, checkpoint_steps=1_000, steps=step + 2).step == step + 2
+    assert logged_steps(plan) == list(range(1, step + 3))
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_soon_the_end(plan: TrainingPlan) -> None:
+    with pytest.raises(
+        JobStopped,
+        match=r"gradient of step \d+ is (nan|inf), and 3 steps in a row .*pairs of \d+ source",
+    ):
+        run(plan, learning_rate=1e30, steps=50, max_skipped_steps=2)
+    client = connect(plan.tracking_uri)
+    skipped = client.get_metric_history(plan.run_id, "train/skipped_steps")
+    assert max(metric.value for metric in skipped) == 2  # the third ended it
+    kinds = [event.kind for event in read_events(plan.events)]
+    assert set(kinds) <= {"failure"}

@@ -1,0 +1,71 @@
+"""The training loop that every rank runs."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from pipeline.ballot import Ballot
+from pipeline.batches import Step
+from pipeline.checkpoint_store import StorageFull
+from pipeline.errors import JobStopped
+from pipeline.plan import TrainingPlan
+from pipeline.training_state import TrainingState
+from pipeline.worker import Worker
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training on these workers ended."""
+
+    state: TrainingState
+    interrupted: bool = False
+    """The user wanted it to stop; a checkpoint was taken."""
+
+
+def training_loop(plan: TrainingPlan, board: Any) -> dict[str, Any]:
+    """What each worker runs; returns the outcome as JSON.
+
+    What starting again would not mend is put on the board, so that the next start ends at once.
+    """
+    if (failure := ray.get(board.failure.remote())) is not None:
+        raise JobStopped(failure)
+    try:
+        outcome = train_to_the_end(plan, board)
+    except (JobStopped, StorageFull) as error:
+        ray.get(board.fail.remote(str(error)))
+        raise
+    return {"state": outcome.state.to_json(), "interrupted": outcome.interrupted}
+
+
+def train_to_the_end(plan: TrainingPlan, board: Any) -> Outcome:
+    """Take the steps that remain, or those until the user wants to stop."""
+    with Worker(plan, board) as worker:
+        ballot, saved_at_notice = Ballot([worker.stop_wanted, worker.is_announced_to_go]), False
+        for step, wait in _timed(worker.steps()):
+            worker.take(step, wait)
+            stop, going = ballot.decide()
+            if worker.due(plan.validation.every_steps):
+                worker.validate()
+            notice, saved_at_notice = going and not saved_at_notice, going
+            if worker.due(*plan.checkpoint_intervals) or stop or notice:
+                worker.save()
+            if plan.is_finished(worker.state):
+                break
+            if stop:
+                return Outcome(worker.state, interrupted=True)
+        worker.average()
+        return Outcome(worker.state)
+
+
+def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:
+    """Each step with the seconds that were spent waiting for it."""
+    while True:
+        started = time.perf_counter()
+        try:
+            step = next(steps)
+        except StopIteration:
+            return
+        yield step, time.perf_counter() - started
