@@ -14,11 +14,9 @@ from torch import Tensor
 
 from model import Transformer
 from pipeline.checkpoint_store import STATE
-from pipeline.checkpoint_store import CheckpointStore as CheckpointStore
 from pipeline.model_folder import RECIPE, WEIGHTS, save_model
 from pipeline.tokenizer import Tokenizer
-from pipeline.training_state import TrainingState as TrainingState
-from pipeline.training_state import Validation as Validation
+from pipeline.training_state import TrainingState
 
 MOMENTS = "optimizer.safetensors"
 
@@ -73,15 +71,6 @@ def moments_of(
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             yield f"{name}/{key}", value
-
-
-def save_state(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState
-) -> None:
-    """Write the optimizer's moments, by parameter name, and the training state."""
-    moments = {name: m.detach().cpu().contiguous() for name, m in moments_of(model, optimizer)}
-    save_file(moments, folder / MOMENTS)
-    (folder / STATE).write_text(state.to_json(), encoding="utf-8")
 
 
 def load_state(folder: Path) -> TrainingState:

@@ -183,13 +183,6 @@ class CheckpointStore:
         """The state of the newest sound checkpoint; the initial state where there is none."""
         return self.newest().state
 
-    def fetch_newest(self, folder: Path) -> int | None:
-        """Copy the newest sound checkpoint into `folder`; its step, or None where there is none."""
-        found = self.newest()
-        if found.step is not None:
-            self.fetch(found.step, folder)
-        return found.step
-
     def fetch(self, step: int, folder: Path) -> Path:
         """Copy the checkpoint of `step` into `folder` and check every file.
 

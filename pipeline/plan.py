@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from pipeline import recipe
-from pipeline.checkpoint import CheckpointStore, TrainingState
+from pipeline.checkpoint_store import CheckpointStore
+from pipeline.training_state import TrainingState
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,6 @@ class TrainingState:
             validations_without_better=0 if better else self.validations_without_better + 1,
         )
 
-    @property
-    def own_validation(self) -> Validation | None:
-        """Of just these weights, where they were validated."""
-        return self.latest if self.latest and self.latest.step == self.step else None
-
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
 
