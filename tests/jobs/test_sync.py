@@ -88,7 +88,13 @@ def test_sync_delivers_what_a_job_left_and_then_there_is_nothing(
 def test_a_job_without_anything_on_disk_needs_no_server(folder: Path) -> None:
     done = sync(folder, "http://127.0.0.1:9")
     assert done.exit_code == 0, done.stderr
-    assert done.stdout == f"nothing waits in {job_folder(folder)}\n"
+    name = job_folder(folder).name
+    assert done.stdout == f"nothing waits in the folders of job {name}: none\n"
+    job_folder(folder).mkdir(parents=True)
+    (job_folder(folder).parent / f"{name}.2").mkdir()  # begun anew by train --new
+    done = sync(folder, "http://127.0.0.1:9")
+    folders = ", ".join(f"{job_folder(folder)}{suffix}" for suffix in ("", ".2"))
+    assert done.stdout == f"nothing waits in the folders of job {name}: {folders}\n"
 
 
 def test_a_server_that_does_not_know_the_run_says_so(
