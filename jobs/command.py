@@ -14,7 +14,8 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -67,10 +68,10 @@ def command(verb: Callable[..., Answer]) -> Callable[..., None]:
         if verb.__name__ != "submit":  # which starts no Ray, and has the cluster's own token
             protect_local_ray()
         options = {"as_json": as_json, "debug": debug}
-        # To be asked to end is to be interrupted: both stop cleanly, and exit with 130.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+        arguments |= {name: options[name] for name in options if name in own}
         try:
-            answer = verb(**arguments, **{name: options[name] for name in options if name in own})
+            with _termination_as_interrupt():
+                answer = verb(**arguments)
         except (BrokenPipeError, typer.Exit, typer.TyperException):
             raise  # typer knows what to say: the reader went away, --help, a wrong argument
         except KeyboardInterrupt:
@@ -90,6 +91,16 @@ def command(verb: Callable[..., Answer]) -> Callable[..., None]:
     parameters = [*signature.parameters.values(), *added]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """To be asked to end is to be interrupted: both stop cleanly, and exit with 130."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 _OPTIONS = [

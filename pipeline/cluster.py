@@ -1,6 +1,8 @@
 """The Ray cluster: starting or joining one, and how large it is."""
 
 import os
+import signal
+import threading
 
 import ray
 
@@ -12,9 +14,12 @@ def start_ray() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A failed worker is noticed by asking; at Ray's two seconds a restart takes ten more.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False, logging_level="ERROR"
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray has put its own there, which just exits
 
 
 def capacity() -> tuple[float, float]:
