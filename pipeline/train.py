@@ -68,22 +68,22 @@ def _interruptible(fit: Callable[[], Result], board: Any) -> Result:
     workers, and the process ends as if that were an error of its own.
     """
     results: list[Result | BaseException] = []
+    ended = threading.Event()  # a join that was interrupted cannot be repeated in Python 3.11
 
     def run() -> None:
         try:
             results.append(fit())
         except BaseException as error:  # to be raised where it is waited for
             results.append(error)
+        ended.set()
 
-    thread = threading.Thread(target=run, name="ray-train", daemon=True)
-    thread.start()
+    threading.Thread(target=run, name="ray-train", daemon=True).start()
     try:
-        thread.join()
+        ended.wait()
     except KeyboardInterrupt:
         board.want_stop.remote()
-        thread.join(SECONDS_TO_STOP)
-        if not results:  # a long validation, or workers that were just being started
-            raise
+        if not ended.wait(SECONDS_TO_STOP):
+            raise  # a long validation, or workers that were just being started
     if isinstance(results[0], BaseException):
         raise results[0]
     return results[0]

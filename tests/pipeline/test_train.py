@@ -164,6 +164,8 @@ def test_the_average_of_the_last_checkpoints_is_scored(plan: TrainingPlan) -> No
 def test_an_interrupt_takes_a_checkpoint_and_the_next_start_goes_on(
     plan: TrainingPlan, undisturbed: TrainingPlan
 ) -> None:
+    # A trainer that was run in this thread, as other tests do, has put Ray's own handler there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rare = {"checkpoint_steps": 1_000, "steps": 2_000}  # only the interrupt takes a checkpoint
     interrupted: list[float] = []
 
