@@ -177,6 +177,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
     for number, batch in enumerate(batches):
         for turn in range(len(contestants)):
             contestant = contestants[(number + turn) % len(contestants)]
+            # Called at once, while `contestant` is still this one.
             contestant.seconds.append(seconds(lambda: contestant.step(batch), device))  # noqa: B023
         print(f"\rstep {number + 1}/{len(batches)}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

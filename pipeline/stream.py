@@ -93,6 +93,7 @@ def stream_options(batches: recipe.Batches) -> ExecutionOptions:
     )
 
 
+# Ray and pyarrow have no types for their base classes: hence the ignores, here and elsewhere.
 class _Breather(ExecutionCallback):  # type: ignore[misc]
     """A pause in each round of Ray Data's scheduler.
 
