@@ -11,7 +11,7 @@ TORCH = torch==2.13.0
 TORCH_BUILDS = $(if $(shell command -v nvidia-smi),,"$(TORCH)+cpu") "$(TORCH)"
 QUIETLY = >$(VENV)/install.log 2>&1
 
-.PHONY: demo test test-faults lint bench schema
+.PHONY: demo test test-faults test-cluster test-deploy lint bench schema kubernetes
 .DEFAULT_GOAL = demo
 
 demo: $(STAMP)  ## the whole flow on the embedded corpus
@@ -20,8 +20,15 @@ demo: $(STAMP)  ## the whole flow on the embedded corpus
 test: $(STAMP)
 	@$(VENV)/bin/python -m pytest -q
 
-test-faults: $(STAMP)  ## twenty kills where `make test` has four; about ten minutes
-	@HELIOGRAPH_KILLS=10 $(VENV)/bin/python -m pytest -q tests/pipeline/test_resume.py
+test-faults: $(STAMP)  ## five times the faults of `make test`
+	@HELIOGRAPH_FAULTS=5 $(VENV)/bin/python -m pytest -q tests/pipeline/test_resume.py \
+	    tests/test_faults.py tests/pipeline/test_promoters.py
+
+test-cluster: $(STAMP)  ## hosts killed and cut off from the network; Linux, as root
+	@$(VENV)/bin/python -m pytest -q tests/cluster
+
+test-deploy: $(STAMP)  ## a cluster that grows and shrinks; the tracking server of deploy/
+	@$(VENV)/bin/python -m pytest -q -s tests/deploy
 
 lint: $(STAMP)
 	@$(VENV)/bin/ruff check
@@ -31,10 +38,15 @@ lint: $(STAMP)
 bench: $(STAMP)
 	@$(VENV)/bin/python benchmarks/train.py
 	@$(VENV)/bin/python benchmarks/data.py
+	@$(VENV)/bin/python benchmarks/recovery.py
 
 schema: $(STAMP)  ## recipes/schema.json, after a change to pipeline/recipe.py
 	@$(VENV)/bin/python -c "from pipeline.recipe import Recipe; print(Recipe.json_schema(), end='')" \
 	    > recipes/schema.json
+
+kubernetes: $(STAMP)  ## deploy/kubernetes, after a change to cluster.yaml
+	@$(VENV)/bin/python deploy/kubernetes.py cluster > deploy/kubernetes/raycluster.yaml
+	@$(VENV)/bin/python deploy/kubernetes.py job > deploy/kubernetes/rayjob.yaml
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo >&2 "heliograph needs Python 3.11 or later, with venv;" \

@@ -23,6 +23,8 @@ import typer
 
 from pipeline.errors import RequestError
 
+SEALED = "HELIOGRAPH_SEALED"
+"""What a job on a cluster has its secrets in; see pipeline.sealed, which takes time to load."""
 DONE, FAILED, REQUEST_WAS_WRONG, GATE_SAID_NO, INTERRUPTED = 0, 1, 2, 3, 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON: the result.")]
@@ -65,7 +67,12 @@ def command(verb: Callable[..., Answer]) -> Callable[..., None]:
     def run(as_json: bool, debug: bool, **arguments: Any) -> None:
         if not debug:
             mute_libraries()
-        if verb.__name__ != "submit":  # which starts no Ray, and has the cluster's own token
+        if SEALED in os.environ:
+            from pipeline.sealed import unseal_environment
+
+            unseal_environment()
+        # Whoever names a cluster has its token.
+        if verb.__name__ not in _OF_A_CLUSTER and not arguments.get("address"):
             protect_local_ray()
         options = {"as_json": as_json, "debug": debug}
         arguments |= {name: options[name] for name in options if name in own}
@@ -109,6 +116,8 @@ _OPTIONS = [
     )
     for name, option in (("as_json", AsJson), ("debug", Debug))
 ]
+_OF_A_CLUSTER = ("submit", "status", "logs", "stop")
+"""Verbs that start no Ray, and need the cluster's own token."""
 _HINT = "(run again with --debug for the traceback)"
 
 
@@ -157,7 +166,8 @@ def mute_libraries() -> None:
     }.items():
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore")
-    for library in ("ray", "mlflow", "alembic", "datasets", "huggingface_hub", "urllib3"):
+    logging.disable(logging.INFO)  # Ray's modules set their own level when they are imported
+    for library in ("mlflow", "alembic", "datasets", "huggingface_hub", "urllib3"):
         logging.getLogger(library).setLevel(logging.ERROR)
 
 

@@ -1,12 +1,12 @@
 """`heliograph evaluate MODEL [--data …]`: BLEU and chrF, with their signatures."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
-import yaml
 
 from jobs.command import Answer, Model, command, run_alone
 from pipeline.model_uri import check_model
+from pipeline.recipe_file import parse_location
 
 DataLocation = Annotated[
     str | None,
@@ -19,6 +19,10 @@ DataLocation = Annotated[
 SourceColumn = Annotated[str, typer.Option("--source", help="The source's column or key.")]
 TargetColumn = Annotated[str, typer.Option("--target", help="The target's column or key.")]
 Split = Annotated[str, typer.Option("--split", help="The split, of a hub data set or a folder.")]
+Engine = Annotated[
+    Literal["torch", "ctranslate2", "ctranslate2-int8", "ctranslate2-float16"],
+    typer.Option("--engine", help="What runs the model; all but torch need `heliograph export`."),
+]
 
 
 @command
@@ -28,13 +32,14 @@ def evaluate(
     source: SourceColumn = "source",
     target: TargetColumn = "target",
     split: Split = "validation",
+    engine: Engine = "torch",
 ) -> Answer:
     """Score a model by beam search, as it was set at training."""
-    location: Any = yaml.safe_load(data) if data else None
+    location = parse_location("--data", data) if data else None
     check_model(model)  # at once: what follows loads torch and MLflow
     from pipeline.use import evaluate_model
 
-    scores = evaluate_model(model, location, source=source, target=target, split=split)
+    scores = evaluate_model(model, location, source, target, split, engine)
     return Answer(describe_scores(scores), scores)
 
 

@@ -4,38 +4,75 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+import yaml
 
 from jobs.command import DONE, GATE_SAID_NO, Answer, command, run_alone
+from pipeline.errors import RequestError
 from pipeline.model_uri import check_model, check_name
-from pipeline.recipe import Registry
+from pipeline.recipe_file import parse_gate
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")]
 Version = Annotated[
     int | None, typer.Option(help="The version to promote.", show_default="the challenger", min=1)
 ]
-Margin = Annotated[
-    float, typer.Option(help="BLEU points by which it must beat the champion.", min=0.0)
+Rule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rule",
+        metavar="YAML",
+        help="A rule as in the recipe, such as '{kind: better, margin: 0.5}'; may be repeated.",
+        show_default="registry.gate of the version's recipe",
+    ),
 ]
-DEFAULT_MARGIN = Registry().margin
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Judge only: nothing moves.")]
+Force = Annotated[bool, typer.Option("--force", help="Whatever the rules say; needs --why.")]
+Why = Annotated[str | None, typer.Option(help="The reason, which is recorded.")]
 
 
 @command
-def promote(name: Name, version: Version = None, margin: Margin = DEFAULT_MARGIN) -> Answer:
-    """Make a version the champion, if it is better than the present one by the margin.
+def promote(
+    name: Name,
+    version: Version = None,
+    rule: Rule = None,
+    dry_run: DryRun = False,
+    force: Force = False,
+    why: Why = None,
+) -> Answer:
+    """Make a version the champion, if it passes the gate's rules.
 
-    Exit code 3 when it is not.
+    Exit code 3 when the gate says no. Each decision is recorded; see `heliograph history`.
     """
+    if force and why is None:
+        raise RequestError("--force needs --why: the reason is recorded with the decision")
+    if why is not None and not force:
+        raise RequestError(f"--why {why!r} is for --force: the gate has its own reasons")
+    if force and dry_run:
+        raise RequestError("--force and --dry-run exclude each other: give one of them")
+    rules = parse_gate([_parse(text) for text in rule]) if rule else None
     # At once: what follows loads torch and MLflow.
     if version is None:
         check_name(name)
     else:
         check_model(f"models:/{name}/{version}")
-    from pipeline import registry
+    from pipeline import promotion
 
-    decision = registry.promote(name, version, margin)
-    return Answer(
-        decision.reason, asdict(decision), exit_code=DONE if decision.promoted else GATE_SAID_NO
-    )
+    decision = promotion.promote(name, version, rules, dry_run=dry_run, force=why)
+    lines = [decision.reason]
+    if not decision.promoted:  # then the reason names the rules that failed
+        passed = [verdict for verdict in decision.verdicts if verdict["passed"]]
+        lines += [f"  passed: {each['rule']['kind']}: {each['reason']}" for each in passed]
+    refused = bool(decision.verdicts) and not decision.promoted  # else it is champion already
+    return Answer("\n".join(lines), asdict(decision), GATE_SAID_NO if refused else DONE)
+
+
+def _parse(text: str) -> object:
+    try:
+        rule = yaml.safe_load(text)
+    except yaml.YAMLError:
+        rule = None
+    if not isinstance(rule, dict):
+        raise RequestError(f"--rule {text!r} is no rule: it must read {{kind: size, megabytes: 9}}")
+    return rule
 
 
 if __name__ == "__main__":

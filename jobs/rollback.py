@@ -1,19 +1,30 @@
 """`heliograph rollback NAME`: moves `champion` back to the version before."""
 
 from dataclasses import asdict
+from typing import Annotated
+
+import typer
 
 from jobs.command import Answer, command, run_alone
-from jobs.promote import Name
-from pipeline.model_uri import check_name
+from jobs.promote import Name, Why
+from pipeline.model_uri import check_model, check_name
+
+Version = Annotated[
+    int | None, typer.Option(help="To this version.", show_default="the champion before", min=1)
+]
 
 
 @command
-def rollback(name: Name) -> Answer:
-    """Make the version that was champion before the champion again."""
-    check_name(name)  # at once: what follows loads torch and MLflow
-    from pipeline import registry
+def rollback(name: Name, version: Version = None, why: Why = None) -> Answer:
+    """Make the version that was champion before, or a named one, the champion again."""
+    # At once: what follows loads torch and MLflow.
+    if version is None:
+        check_name(name)
+    else:
+        check_model(f"models:/{name}/{version}")
+    from pipeline import promotion
 
-    decision = registry.rollback(name)
+    decision = promotion.rollback(name, version, why)
     return Answer(decision.reason, asdict(decision))
 
 

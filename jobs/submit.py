@@ -1,37 +1,30 @@
 """`heliograph submit VERB …`: any verb as a job on a Ray cluster; its log and code are ours."""
 
-import asyncio
 import importlib
-import json
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import typer
 
-from jobs.command import FAILED, Answer, AsJson, Debug, application, command, run_alone
+from jobs.command import FAILED, INTERRUPTED, Answer, AsJson, Debug, application, command, run_alone
 from pipeline.errors import RequestError, did_you_mean
 from pipeline.recipe_file import load_recipe
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobDetails, JobSubmissionClient
+    from ray.job_submission import JobDetails
 
-VERBS = ("demo", "prepare", "train", "evaluate", "promote", "rollback", "translate", "sync")
+    from pipeline.job_server import JobServer, Log
 
-# What the job needs of this folder is code, recipes and small data; Ray refuses more than 500 MiB.
-NOT_SENT = [
-    ".git", ".venv", "__pycache__", "*.egg-info", ".*_cache", ".hypothesis",
-    "mlflow.db*", "mlartifacts", "mlruns", "heliograph-storage",
-]  # fmt: skip
-
-# Never RAY_AUTH_MODE: set for a job alone, its workers could not talk to the cluster.
-PASSED_ON = (
-    "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_USERNAME",
-    "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HF_TOKEN", "HF_ENDPOINT",
+VERBS = (
+    "demo", "prepare", "train", "evaluate", "export", "pin", "promote", "rollback", "history",
+    "lineage", "notify", "translate", "serve", "sync", "doctor",
 )  # fmt: skip
+WITH_A_RECIPE = ("prepare", "train", "sync")
 
 Verb = Annotated[str, typer.Argument(metavar="VERB", help=", ".join(VERBS))]
 VerbArguments = Annotated[
@@ -45,6 +38,14 @@ Address = Annotated[
         show_default="RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or the cluster on this machine",
     ),
 ]
+Env = Annotated[
+    Literal["image", "pip", "uv"],
+    typer.Option(
+        help="What the job finds installed: what its nodes have, or the versions of "
+        "constraints.txt, by pip or uv."
+    ),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Only start it, and leave.")]
 
 
 @command
@@ -52,34 +53,89 @@ def submit(
     verb: Verb,
     arguments: VerbArguments = None,
     address: Address = None,
+    env: Env = "image",
+    detach: Detach = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> Answer:
     """Run a verb as a job on a Ray cluster, follow its log, and leave with its exit code.
 
-    The current folder goes with the job. Interrupting this command leaves the job running.
+    The current folder goes with the job. Ctrl-C asks whether the job is to stop; without a terminal
+    it runs on. `train` is named after its recipe's job: the same command again follows it while it
+    runs, and afterwards goes on where it was.
     """
     words = list(arguments or [])
-    check_request(verb, words)
+    stem = check_request(verb, words)
     flags = ["--json"] * as_json + ["--debug"] * debug
-    client = connect(address)
-    job = client.submit_job(
-        entrypoint=shlex.join(["python", "-m", f"jobs.{verb}", *flags, *words]),
-        runtime_env=runtime_environment(os.environ),
-    )
-    print(f"job {job}: {verb} {shlex.join(words)}", file=sys.stderr, flush=True)
+    use_ray_token()
+    from pipeline import job_server, parcel, sealed
+
+    server = job_server.connect(address)
+    token = "" if server.takes_jobs_from_anyone() else sealed.ray_token()
+    sent = parcel.pack(Path.cwd(), verb, env, os.environ, token)
+    entrypoint = shlex.join(["python", "-m", f"jobs.{verb}", *flags, *words])
+    job, new = job_server.submit(server, stem, entrypoint, sent, alone=verb == "train")
+    _note(f"job {job}: {verb} {shlex.join(words)}" if new else f"job {job} runs already")
+    if detach:
+        text = f"`heliograph logs {job} --follow` follows it, `heliograph stop {job}` ends it"
+        return Answer(text, {"job": job, "new": new})
     # With --json our standard output is for the result; the log, which has it last, goes beside it.
-    log = LogWriter(sys.stderr if as_json else sys.stdout)
-    details = follow(client, job, log.write)
+    log = job_server.Log(sys.stderr if as_json else sys.stdout)
+    return follow(server, job, log, may_stop=new)
+
+
+def follow(server: "JobServer", job: str, log: "Log", *, may_stop: bool) -> Answer:
+    """Show a job's log to its end.
+
+    Args:
+        may_stop: ask at an interrupt whether the job is to stop, too.
+    """
+    from pipeline import job_server
+
+    try:
+        details = job_server.follow(server, job, log, _note)
+    except KeyboardInterrupt:
+        if not (may_stop and _wants_to_stop(job)):
+            _note(f"job {job} runs on; `heliograph logs {job} --follow` follows it")
+            result: dict[str, Any] = {"job": job, "status": "RUNNING", "exit_code": None}
+            return Answer("", result | {"result": None}, exit_code=INTERRUPTED)
+        _note(f"job {job} is asked to stop; it takes a checkpoint first")
+        server.stop_job(job)
+        details = job_server.follow(server, job, log, _note)
     code = exit_code(details)
     if details.driver_exit_code is None:
-        print(f"job {job}: {details.status}: {details.message}", file=sys.stderr, flush=True)
-    result = {"job": job, "status": str(details.status), "exit_code": code, "result": log.result()}
-    return Answer("", result, exit_code=code)
+        _note(f"job {job}: {details.status.value}: {details.message}")
+    result = {"job": job, "status": details.status.value, "exit_code": code}
+    return Answer("", result | {"result": log.result()}, exit_code=code)
 
 
-def check_request(verb: str, words: Sequence[str]) -> None:
+def exit_code(details: "JobDetails") -> int:
+    """A job's exit code: its driver's; 128 + n after signal n, as shells have it; 130 if it was
+    stopped; else 1."""
+    code = details.driver_exit_code
+    if details.status == "SUCCEEDED":
+        return 0
+    if details.status == "STOPPED":
+        return INTERRUPTED
+    if code is None or code == 0:
+        return FAILED  # it never started
+    return int(code) if code > 0 else 128 - int(code)
+
+
+def _wants_to_stop(job: str) -> bool:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    try:
+        return typer.confirm(f"\nStop job {job}? Otherwise it runs on.", err=True)
+    except (typer.Abort, KeyboardInterrupt):
+        return False
+
+
+def check_request(verb: str, words: Sequence[str]) -> str:
     """Find mistakes here, before anything is sent: an unknown verb, its arguments, its recipe.
+
+    Returns:
+        What the job is named after.
 
     Raises:
         RequestError: the verb or the recipe is wrong.
@@ -89,110 +145,33 @@ def check_request(verb: str, words: Sequence[str]) -> None:
         raise RequestError(f"verb {verb!r} is unknown; {did_you_mean(verb, VERBS)}")
     function = getattr(importlib.import_module(f"jobs.{verb}"), verb)
     parser = typer.main.get_command(application(function))
+    stem = verb
     with parser.make_context(f"heliograph {verb}", list(words)) as context:
-        if verb in ("prepare", "train", "sync"):
+        if verb in WITH_A_RECIPE:
             recipe = load_recipe(context.params["recipe"], context.params["overrides"])
+            stem = recipe.job_id if verb == "train" else f"{recipe.job_id}-{verb}"
             if "://" not in recipe.storage and not os.path.isabs(recipe.storage):
                 _note(f"storage {recipe.storage!r} is relative: it goes with the job's folder")
-    if "MLFLOW_TRACKING_URI" not in os.environ:
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    if server is None:
         _note("MLFLOW_TRACKING_URI is not set here: if the cluster has none, the run is not kept")
+    elif urlsplit(server).hostname in ("localhost", "127.0.0.1", "::1"):
+        _note(f"MLFLOW_TRACKING_URI {server}: there, that is each node itself")
+    return stem
+
+
+def use_ray_token() -> None:
+    """Let Ray send the token that this machine has for it; to be called before Ray is imported.
+
+    Left to itself its job client sends one only if RAY_AUTH_MODE says so.
+    """
+    kept = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if "RAY_AUTH_MODE" not in os.environ and ("RAY_AUTH_TOKEN" in os.environ or kept.is_file()):
+        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def _note(text: str) -> None:
-    print(f"heliograph: note: {text}", file=sys.stderr, flush=True)
-
-
-def connect(address: str | None) -> "JobSubmissionClient":
-    """The job server's client; raises RequestError when nothing answers at the address."""
-    if address:
-        # Ray lets these variables win over its argument; what was just typed should win over both.
-        os.environ["RAY_API_SERVER_ADDRESS"] = address
-    from ray.job_submission import JobSubmissionClient
-
-    try:
-        return JobSubmissionClient(address)
-    except ConnectionError as error:
-        where = address or "RAY_API_SERVER_ADDRESS, RAY_ADDRESS or on this machine"
-        raise RequestError(
-            f"no Ray job server answers at {where}; give --address http://HEAD:8265"
-        ) from error
-
-
-def runtime_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """What travels with the job: this folder without what runs leave behind, and a few variables.
-
-    Secrets go this way only, never into the command line, which every cluster user can read.
-    """
-    return {
-        "working_dir": os.getcwd(),
-        "excludes": NOT_SENT,
-        "env_vars": {name: environment[name] for name in PASSED_ON if name in environment},
-    }
-
-
-class LogWriter:
-    """Shows a job's log as it comes and remembers its last line, which holds a --json result."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._tail = ""
-
-    def write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
-        self._tail = (self._tail + text)[-1_000_000:]
-
-    def result(self) -> Any:
-        """The JSON object in the log's last line, or None."""
-        lines = self._tail.strip().splitlines()
-        try:
-            value = json.loads(lines[-1]) if lines else None
-        except ValueError:
-            return None
-        return value if isinstance(value, dict) else None
-
-
-def follow(
-    client: "JobSubmissionClient", job: str, write: Callable[[str], None], pause: float = 1.0
-) -> "JobDetails":
-    """Write a job's log until the job has ended; returns what the job API says about its end.
-
-    The stream of the log can break off while the job runs (ray#57002), and end before the last
-    lines: it is taken up where it stopped, and the state comes from the job API alone.
-    """
-    written = 0
-    while True:
-        written = asyncio.run(_write_from(client, job, written, write))
-        details = client.get_job_info(job)
-        if details.status.is_terminal():
-            write(client.get_job_logs(job)[written:])
-            return details
-        time.sleep(pause)
-
-
-async def _write_from(
-    client: "JobSubmissionClient", job: str, start: int, write: Callable[[str], None]
-) -> int:
-    """Write the log from a character on, as long as it streams; returns how far it got."""
-    end = 0
-    try:
-        async for text in client.tail_job_logs(job):
-            end += len(text)
-            if end > start:
-                write(text[max(0, start - end + len(text)) :])
-    except (RuntimeError, OSError):
-        pass  # the caller asks the job API whether the job has ended
-    return max(start, end)
-
-
-def exit_code(details: "JobDetails") -> int:
-    """A job's exit code: its driver's; 128 + n after signal n, as shells have it; else 1."""
-    code = details.driver_exit_code
-    if str(details.status) == "SUCCEEDED":
-        return 0
-    if code is None or code == 0:
-        return FAILED  # stopped, or it never started
-    return int(code) if code > 0 else 128 - int(code)
+    print(f"heliograph: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,57 +1,113 @@
 """`heliograph translate MODEL`: standard input to standard output, or a data set to a data set."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from queue import Queue
 from threading import Thread
-from typing import Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
-import yaml
 
 from jobs.command import Answer, Model, command, run_alone
-from jobs.evaluate import SourceColumn, Split
+from jobs.evaluate import Engine, SourceColumn, Split
 from pipeline.errors import RequestError
 from pipeline.model_uri import check_model
+from pipeline.recipe import Bulk, Decoding
+from pipeline.recipe_file import parse_bulk, parse_decoding, parse_location
 
+if TYPE_CHECKING:
+    from pipeline.translate import RunsModel
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Decoding, other than the model's own: beam=1, n_best=3, length_penalty=0.6, …",
+        show_default=False,
+    ),
+]
 Input = Annotated[
     str | None,
     typer.Option(
-        "--input", help="A data set to translate with Ray Data, instead of standard input."
+        "--input",
+        help="A data set to translate with Ray Data, instead of standard input: a hub name, a file "
+        "or glob, or a YAML list, {source: FILE, target: FILE} or {stream: …}.",
     ),
 ]
 Output = Annotated[
-    str | None, typer.Option("--output", help="The folder for its translations, as Parquet.")
+    str | None,
+    typer.Option("--output", help="The folder or URL for its translations, as Parquet."),
 ]
-KeptColumn = Annotated[
-    str | None, typer.Option("--target", help="A column to keep beside it, such as a reference.")
+MaxCharacters = Annotated[
+    int,
+    typer.Option("--max-characters", help="Of a data set: a longer source is kept with an error."),
 ]
+PartRows = Annotated[
+    int | None,
+    typer.Option(
+        "--part-rows",
+        help="Of a data set: rows of an output file.",
+        show_default="a 64th of all, 256 to 32,768",
+    ),
+]
+Prefix = Annotated[
+    str,
+    typer.Option("--prefix", help="Of a data set: put before the names of the new columns."),
+]
+Scores = Annotated[bool, typer.Option("--scores", help="Of a data set: add a column score.")]
 
 
 @command
 def translate(
     model: Model,
+    settings: Settings = None,
     input_location: Input = None,
     output_folder: Output = None,
     source: SourceColumn = "source",
-    target: KeptColumn = None,
     split: Split = "test",
+    engine: Engine = "torch",
+    max_characters: MaxCharacters = Bulk.model_fields["max_characters"].default,
+    part_rows: PartRows = None,
+    prefix: Prefix = "",
+    scores: Scores = False,
 ) -> Answer:
     """Translate each line of standard input, or a data set.
 
-    Output line n is the translation of input line n; an empty line stays empty.
+    Output line n is the translation of input line n; an empty line stays empty. Of a data set every
+    row is kept, with all its columns, its translation and, if there is none, the error. The same
+    command goes on where one was stopped.
     """
     if (input_location is None) != (output_folder is None):
         raise RequestError("--input and --output belong together: give both, or neither")
+    decoding = settings or []
+    parse_decoding(None, decoding)
+    options = {"max_characters": max_characters, "part_rows": part_rows}
+    bulk = parse_bulk(options | {"prefix": prefix, "scores": scores})
+    if input_location is None and bulk != Bulk():
+        raise RequestError(
+            "--max-characters, --part-rows, --prefix and --scores are about a data set: give "
+            "--input and --output, too"
+        )
     check_model(model)  # at once: what follows loads torch and MLflow
     if input_location and output_folder:
+        location = parse_location("--input", input_location)
         from pipeline.translate_dataset import translate_dataset
 
-        location = yaml.safe_load(input_location)
-        rows = translate_dataset(model, location, output_folder, source, target, split)
-        return Answer(f"{rows} rows in {output_folder}", {"rows": rows, "output": output_folder})
+        done = translate_dataset(
+            model, location, output_folder, source, split, engine, decoding, bulk
+        )
+        return Answer(describe_done(done), done)
     with _lines(sys.stdin, "r") as lines_in, _lines(sys.stdout, "w") as lines_out:
-        return Answer("", {"sentences": translate_stream(model, lines_in, lines_out)})
+        count = translate_stream(model, lines_in, lines_out, engine, decoding)
+        return Answer("", {"sentences": count})
+
+
+def describe_done(done: dict[str, Any]) -> str:
+    """Where the translations are, and what has none."""
+    failed = ", ".join(f"{reason} {count}" for reason, count in done["failed"].items())
+    return f"{done['rows']} rows in {done['parts']} files in {done['output']}" + (
+        f"; without a translation: {failed}" if failed else ""
+    )
 
 
 def _lines(stream: TextIO, mode: Literal["r", "w"]) -> TextIO:
@@ -59,19 +115,37 @@ def _lines(stream: TextIO, mode: Literal["r", "w"]) -> TextIO:
     return open(stream.fileno(), mode, encoding="utf-8", newline="\n", closefd=False)
 
 
-def translate_stream(model: str, source: TextIO, target: TextIO) -> int:
+def translate_stream(
+    model: str,
+    source: TextIO,
+    target: TextIO,
+    engine: Engine = "torch",
+    decoding: Sequence[str] = (),
+) -> int:
     """Line by line, as the lines come, many at once when many are waiting. Returns their number."""
     from pipeline.use import load_translator
 
-    translator, settings = load_translator(model)
+    translator, settings = load_translator(model, engine, decoding)
+    if settings.n_best > 1:
+        raise RequestError(
+            f"n_best {settings.n_best}: standard output has one line for each of standard input; "
+            "alternatives are for --input and --output"
+        )
     count = 0
     for lines in waiting_lines(source):
-        for translation in translator.translate(lines, settings):
+        for translation in _best(translator, lines, settings):
             # One line in, one line out, whatever the model says.
             target.write(translation.replace("\n", " ").replace("\r", " ") + "\n")
         target.flush()
         count += len(lines)
     return count
+
+
+def _best(translator: "RunsModel", lines: list[str], settings: Decoding) -> list[str]:
+    if settings.sampling is None:
+        return translator.translate(lines, settings)
+    found = translator.alternatives(lines, settings)
+    return [translations[0].text if translations else "" for translations in found]
 
 
 def waiting_lines(stream: TextIO, at_most: int = 1024) -> Iterator[list[str]]:

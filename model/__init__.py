@@ -7,21 +7,28 @@ attention     multi-head self- and cross-attention, with their key-value cache
 functional    the few operations that have their own form on a CPU, for speed
 loss          label-smoothed cross entropy, as a sum and a token count
 schedule      the learning rate: warm-up, then inverse square root decay
+constraints   what a translation may not do, and what it begins with
 search        greedy and beam search
+sampling      translations drawn at random
 """
 
 from model.config import TransformerConfig
+from model.constraints import Constraints, Prefix
 from model.loss import SmoothedLoss
+from model.sampling import sample
 from model.schedule import inverse_square_root
 from model.search import Hypothesis, beam_search, greedy_search
 from model.transformer import Transformer
 
 __all__ = [
+    "Constraints",
     "Hypothesis",
+    "Prefix",
     "SmoothedLoss",
     "Transformer",
     "TransformerConfig",
     "beam_search",
     "greedy_search",
     "inverse_square_root",
+    "sample",
 ]

@@ -7,7 +7,7 @@ W hypotheses of one sentence that search extends at once.
 import torch
 from torch import Tensor, nn
 
-from model.functional import attend, attention_weights
+from model.functional import Linear, attend, attention_weights
 
 
 class SelfAttention(nn.Module):
@@ -17,8 +17,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
+        self.query_key_value = Linear(width, 3 * width)
+        self.output = Linear(width, width)
         initialize(self.query_key_value, parts=3)
         initialize(self.output)
 
@@ -50,9 +50,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(width, 2 * width)
-        self.output = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key_value = Linear(width, 2 * width)
+        self.output = Linear(width, width)
         initialize(self.query)
         initialize(self.key_value, parts=2)
         initialize(self.output)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from model.attention import CrossAttention, KeyValueCache, SelfAttention, initialize
 from model.config import TransformerConfig
-from model.functional import add_dropped
+from model.functional import Linear, add_dropped
 
 
 class Residual(nn.Module):
@@ -36,8 +36,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.inner = nn.Linear(config.width, config.feed_forward)
-        self.outer = nn.Linear(config.feed_forward, config.width)
+        self.inner = Linear(config.width, config.feed_forward)
+        self.outer = Linear(config.feed_forward, config.width)
         initialize(self.inner)
         initialize(self.outer)
 

@@ -1,17 +1,33 @@
-"""Dropout and attention, with forms of their own on a CPU, for speed.
+"""Dropout, attention and matrix products, with forms of their own on a CPU.
 
-On a GPU the fused kernels of torch are the fastest. On a CPU torch draws dropout's coins one float
-at a time, which took a sixth of a training step, and leaves its fused attention kernel as soon as
-attention weights are dropped. benchmarks/train.py shows what the difference makes.
+For speed: on a GPU the fused kernels of torch are the fastest. On a CPU torch draws dropout's coins
+one float at a time, which took a sixth of a training step, and leaves its fused attention kernel as
+soon as attention weights are dropped. benchmarks/train.py shows what the difference makes.
+
+For repeatability: without gradients, as in search, a row's result is the same to the last bit
+whatever other rows there are. MKL multiplies four rows at a time, and the one to three rows left
+over by kernels that round otherwise, even by where they lie in memory; so none are left over. On
+newer CPUs it has yet another kernel for fewer than sixteen rows, so there are never fewer, and it
+cuts long sums by the number of rows, so they are cut here.
 
 Shapes: B batch, S source length, T target length, H heads, K head width, D model width.
 """
 
 import math
+from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+ROWS = 4
+"""That MKL multiplies at once."""
+LEAST_ROWS = 16
+"""From so many on, MKL has one kernel on any CPU."""
+MOST_TERMS = 512
+"""Of a sum: from 1,024 on MKL cuts it as it likes, by the number of rows."""
+STRETCH = 64
+"""Elements of a vocabulary that are ruled out together."""
 
 
 def attend(
@@ -35,12 +51,75 @@ def attend(
     Returns:
         [B, H, T, K].
     """
+    if query.size(2) < ROWS and _repeatable(query):
+        padded = functional.pad(query, (0, 0, 0, ROWS - query.size(2)))
+        return attend(padded, key, value, visible, causal)[:, :, : query.size(2)]
     if dropout > 0.0 and query.device.type == "cpu":
         weights = attention_weights(query, key, visible, causal)
         return dropped(weights, dropout) @ value
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=visible, dropout_p=dropout, is_causal=causal
     )
+
+
+class Linear(nn.Linear):
+    """A linear layer by `linear`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ + b: x [..., D], weight [E, D] → [..., E]."""
+    if not x.numel() or not _repeatable(x):
+        return functional.linear(x, weight, bias)
+    rows = x.numel() // x.size(-1)
+    flat = x.reshape(rows, -1)
+    if missing := max(-rows % ROWS, _least_rows() - rows):
+        flat = functional.pad(flat, (0, 0, 0, missing))
+    if flat.size(-1) <= MOST_TERMS:
+        return functional.linear(flat, weight, bias)[:rows].view(*x.shape[:-1], -1)
+    product = functional.linear(flat[:, :MOST_TERMS], weight[:, :MOST_TERMS], bias)
+    for first in range(MOST_TERMS, flat.size(-1), MOST_TERMS):
+        part = slice(first, first + MOST_TERMS)
+        product = product + functional.linear(flat[:, part], weight[:, part])
+    return product[:rows].view(*x.shape[:-1], -1)
+
+
+@cache
+def _least_rows() -> int:
+    """How few rows this CPU multiplies as it does many: ROWS, or `LEAST_ROWS` on newer ones, where
+    that makes the step for a single sentence slower."""
+    draw = torch.Generator().manual_seed(1)
+    x, weight = (torch.randn(LEAST_ROWS, MOST_TERMS, generator=draw) for _ in range(2))
+    with torch.autocast("cpu", enabled=False):  # the answer is kept, and must not be bfloat16's
+        many = functional.linear(x, weight)
+        few = [functional.linear(x[:rows], weight) for rows in range(ROWS, LEAST_ROWS, ROWS)]
+    return ROWS if all(torch.equal(each, many[: len(each)]) for each in few) else LEAST_ROWS
+
+
+def likeliest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest `count` of x [..., V] and where they are, as by `topk`, [..., count] each.
+
+    On a CPU they are looked for only in the stretches with the largest maxima, which hold them all;
+    over a large vocabulary that takes a third of the time.
+    """
+    stretches, rest = divmod(x.size(-1), STRETCH)
+    if x.device.type != "cpu" or stretches < 4 * count:
+        values, places = x.topk(count)
+        return values, places
+    cut = x[..., : x.size(-1) - rest].reshape(*x.shape[:-1], stretches, STRETCH)
+    chosen = cut.amax(-1).topk(count).indices[..., None]
+    places = (chosen * STRETCH + torch.arange(STRETCH)).flatten(-2)
+    if rest:
+        tail = torch.arange(x.size(-1) - rest, x.size(-1))
+        places = torch.cat([places, tail.expand(*places.shape[:-1], -1)], dim=-1)
+    values, which = x.gather(-1, places).topk(count)
+    return values, places.gather(-1, which)
+
+
+def _repeatable(x: Tensor) -> bool:
+    return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def visible_tokens(tokens: Tensor, pad_id: int) -> Tensor | None:

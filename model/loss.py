@@ -51,6 +51,7 @@ def smoothed_cross_entropy(
         real: [N], bool; other positions count for nothing.
         smoothing: ε.
     """
+    # torch leaves Function.apply without types.
     loss: Tensor = _SmoothedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, correct, real, smoothing, torch.is_grad_enabled()
     )

@@ -1,14 +1,17 @@
 """Greedy and beam search, batched, with a key-value cache.
 
 Shapes: B sentences still open, W hypotheses of each (1 at the start, then the beam), T tokens of a
-hypothesis so far, start token included, V vocabulary.
+hypothesis so far, start token included, V vocabulary, N translations kept of a sentence.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from model.constraints import Constraints
+from model.functional import likeliest
 from model.transformer import Transformer
 
 
@@ -27,77 +30,100 @@ class Hypothesis:
 
 
 def greedy_search(
-    model: Transformer, source: Tensor, max_lengths: Tensor, length_penalty: float = 1.0
-) -> list[Hypothesis]:
+    model: Transformer, source: Tensor, constraints: Constraints, length_penalty: float = 1.0
+) -> list[list[Hypothesis]]:
     """The likeliest token at each step: `beam_search` with a beam of 1."""
-    return beam_search(model, source, 1, max_lengths, length_penalty)
+    return beam_search(model, source, constraints, 1, length_penalty)
 
 
 @torch.inference_mode()
 def beam_search(
-    model: Transformer, source: Tensor, beam: int, max_lengths: Tensor, length_penalty: float
-) -> list[Hypothesis]:
-    """The best translation found of each sentence.
+    model: Transformer,
+    source: Tensor,
+    constraints: Constraints,
+    beam: int,
+    length_penalty: float = 1.0,
+    n_best: int = 1,
+) -> list[list[Hypothesis]]:
+    """The best translations found of each sentence.
 
     Each step ranks all one-token extensions of a sentence's hypotheses by log-probability. Those
-    among the best `beam` that end are finished; the best `beam` that do not end live on. A sentence
-    is done when `beam` hypotheses have finished, or when no living one can still win: its score
-    cannot exceed its present log-probability / (max_length + 1) ** length_penalty. A sentence that
-    is done leaves the batch.
+    among the best `beam` that end are finished; the best `beam` that do not end live on. A
+    sentence's search is over when `beam` hypotheses have finished or none lives, and its answer
+    is the `n_best` best of the finished ones by score.
+
+    It stops before that when no living hypothesis can still enter the answer, which is when none
+    has a log-probability L with L / (max_length + 1) ** length_penalty above the n-th best score.
+    Proof: let it grow into a translation of t tokens, end included, and log-probability L'. No
+    token's log-probability is above 0, and constraints forbid tokens without scaling up the others,
+    so L' <= L <= 0. As t <= max_length + 1 and the penalty is at least 0, L' / t ** penalty <= L /
+    (max_length + 1) ** penalty. That holds as computed, too: rounding keeps order, both quotients
+    take their divisors from one table, and see `_extensions`. An equal score does not displace an
+    earlier one, and what finishes without entering the answer only brings the end nearer.
+
+    A sentence that is done leaves the batch.
 
     Args:
         source: [B, S], ids padded on the right.
+        constraints: of these sentences; used up. At its maximum length a translation is made to
+            end, and the end token's log-probability counts.
         beam: at least 1; 1 is greedy search.
-        max_lengths: [B], tokens of a translation, start and end not counted; there the end token
-            is forced.
         length_penalty: at least 0; 0 favours short translations.
+        n_best: at most `beam`.
 
     Returns:
-        One hypothesis per sentence, in order, whatever the limits.
+        Each sentence's translations, the best first; fewer than `n_best` only where there are no
+        more, or where the search was over before.
 
     Raises:
         ValueError: an argument is out of range, or the model is in training mode.
     """
     if model.training:
         raise ValueError("the model is in training mode: dropout would change its translations")
-    if beam < 1 or length_penalty < 0 or bool((max_lengths < 0).any()):
+    if length_penalty < 0 or not 1 <= n_best <= beam:
         raise ValueError(
-            "beam must be at least 1, length_penalty and max_lengths at least 0: "
-            f"{beam}, {length_penalty}, {max_lengths.tolist()}"
+            "beam must be at least 1, length_penalty at least 0, n_best from 1 to beam: "
+            f"{beam}, {length_penalty}, {n_best}"
         )
-    search = _Search(model, source, beam, max_lengths.to(source.device), length_penalty)
+    search = _Search(model, source, constraints, beam, length_penalty, n_best)
     while search.sentences.numel():
         search.advance()
-    return search.results()
+    return search.answers()
+
+
+def divisors(longest: int, length_penalty: float) -> Tensor:
+    """By what log-probabilities become scores, by tokens, end included: [longest + 1]."""
+    return torch.arange(longest + 1, dtype=torch.float64).pow(length_penalty).float()
 
 
 class _Search:
-    """The hypotheses of the sentences still open, and the best finished one of every sentence."""
+    """The hypotheses of the sentences still open, and the best finished ones of every sentence."""
 
     def __init__(
         self,
         model: Transformer,
         source: Tensor,
+        constraints: Constraints,
         beam: int,
-        max_lengths: Tensor,
         length_penalty: float,
+        n_best: int,
     ) -> None:
         self.model = model
         self.beam = beam
-        self.length_penalty = length_penalty
         self.state = model.start(source)
         batch, device = source.size(0), source.device
         # Of the open sentences, in the same order everywhere.
         self.sentences = torch.arange(batch, device=device)
-        self.max_lengths = max_lengths
+        self.constraints = constraints
         self.tokens = torch.full((batch, 1, 1), model.config.start_id, device=device)
         self.log_probabilities = torch.zeros(batch, 1, device=device)
         self.finished = torch.zeros(batch, dtype=torch.int64, device=device)
-        # Of all sentences.
-        longest = int(max_lengths.max()) if batch else 0
-        self.best_scores = torch.full((batch,), -torch.inf, device=device)
-        self.best_tokens = torch.zeros(batch, longest, dtype=torch.int64, device=device)
-        self.best_lengths = torch.zeros(batch, dtype=torch.int64, device=device)
+        # Of all sentences; each row is sorted, the best first.
+        longest = int(constraints.max_lengths.max()) if batch else 0
+        self.divisors = divisors(longest + 1, length_penalty).to(device)
+        self.best_scores = torch.full((batch, n_best), -torch.inf, device=device)
+        self.best_lengths = torch.zeros(batch, n_best, dtype=torch.int64, device=device)
+        self.best_tokens = torch.zeros(batch, n_best, longest, dtype=torch.int64, device=device)
 
     def advance(self) -> None:
         """Every hypothesis grows by one token or ends; sentences that are done leave."""
@@ -108,34 +134,56 @@ class _Search:
         threshold = candidates.topk(min(self.beam, candidates.size(1))).values[:, -1:]
         self._finish(ending.masked_fill(ending < threshold, -torch.inf))
 
-        bound = alive[:, 0] / (self.max_lengths + 1) ** self.length_penalty
-        done = (self.finished >= self.beam) | (bound <= self.best_scores[self.sentences])
+        bound = alive[:, 0] / self.divisors[self.constraints.max_lengths + 1]
+        last = self.best_scores[self.sentences, -1]
+        done = (self.finished >= self.beam) | (bound <= last)
         self._continue((~done).nonzero().squeeze(1), alive, choice, next_tokens)
 
     def _extensions(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """logits [B, W, V] → log-probabilities: of ending [B, W]; of going on [B, W, N] by the N
-        likeliest tokens; and those tokens [B, W, N]."""
+        likeliest tokens; and those tokens [B, W, N].
+
+        None is above that of the hypothesis before, also as computed: the softmax subtracts the
+        largest logit, and then the logarithm of a sum that is at least 1.
+        """
         config = self.model.config
         # In place, since these are the largest tensors of search.
-        extended = torch.log_softmax(logits, dim=-1, out=logits)
-        extended += self.log_probabilities[..., None]
-        ending = extended[..., config.end_id].clone()
-        extended[..., [config.pad_id, config.start_id, config.end_id]] = -torch.inf
-        continuing, next_tokens = extended.topk(min(self.beam, extended.size(-1)))
-        at_limit = self.tokens.size(2) - 1 >= self.max_lengths
-        return ending, continuing.masked_fill(at_limit[:, None, None], -torch.inf), next_tokens
+        newest = torch.log_softmax(logits, dim=-1, out=logits)
+        ending = newest[..., config.end_id] + self.log_probabilities
+        may_end = self.constraints.apply(newest, self.tokens, config)
+        if may_end is not None:
+            ending = ending.masked_fill(~may_end, -torch.inf)
+        continuing, next_tokens = likeliest(newest, min(self.beam, newest.size(-1)))
+        return ending, continuing + self.log_probabilities[..., None], next_tokens
 
     def _finish(self, ending: Tensor) -> None:
         """Count the hypotheses that end here, [B, W], -inf where one does not; keep the best."""
         self.finished += ending.isfinite().sum(dim=1)
-        log_probability, which = ending.max(dim=1)
-        length = self.tokens.size(2)  # The start token stands for the end token.
-        score = log_probability / length**self.length_penalty
-        better = (score > self.best_scores[self.sentences]).nonzero().squeeze(1)
-        sentences = self.sentences[better]
-        self.best_scores[sentences] = score[better]
-        self.best_tokens[sentences, : length - 1] = self.tokens[better, which[better], 1:]
-        self.best_lengths[sentences] = length - 1
+        # In the number of tokens the start token stands for the end token.
+        scores = ending / self.divisors[self.tokens.size(2)]
+        better = scores.amax(dim=1) > self.best_scores[self.sentences, -1]
+        rows = better.nonzero().squeeze(1)
+        if rows.numel():
+            self._rank(rows, scores[rows])
+
+    def _rank(self, rows: Tensor, scores: Tensor) -> None:
+        """Merge what has these scores [R, W], of the open sentences numbered `rows` [R], into the
+        best ones of their sentences."""
+        sentences, n_best = self.sentences[rows], self.best_scores.size(1)
+        # A stable sort: of equal scores, the earlier stays in front.
+        ranked, order = torch.cat([self.best_scores[sentences], scores], dim=1).sort(
+            dim=1, descending=True, stable=True
+        )
+        order = order[:, :n_best]
+        # The start token is not part of a translation.
+        length = self.tokens.size(2) - 1
+        tokens = functional.pad(self.tokens[rows, :, 1:], (0, self.best_tokens.size(2) - length))
+        tokens = torch.cat([self.best_tokens[sentences], tokens], dim=1)
+        lengths = functional.pad(self.best_lengths[sentences], (0, scores.size(1)), value=length)
+        which = torch.arange(rows.numel(), device=rows.device)[:, None]
+        self.best_scores[sentences] = ranked[:, :n_best]
+        self.best_tokens[sentences] = tokens[which, order]
+        self.best_lengths[sentences] = lengths.gather(1, order)
 
     def _continue(
         self, still_open: Tensor, alive: Tensor, choice: Tensor, next_tokens: Tensor
@@ -147,8 +195,8 @@ class _Search:
         """
         if still_open.numel() < self.sentences.numel():
             self.state.keep_sentences(still_open)
+            self.constraints.keep(still_open)
             self.sentences = self.sentences[still_open]
-            self.max_lengths = self.max_lengths[still_open]
             self.finished = self.finished[still_open]
         width = self.tokens.size(1)
         self.log_probabilities, choice = alive[still_open], choice[still_open]
@@ -157,11 +205,18 @@ class _Search:
         self.tokens = torch.cat([self.tokens.flatten(0, 1)[rows], newest[..., None]], dim=2)
         self.state.keep_hypotheses(rows.flatten())
 
-    def results(self) -> list[Hypothesis]:
+    def answers(self) -> list[list[Hypothesis]]:
         rows = zip(
             self.best_tokens.tolist(),
             self.best_lengths.tolist(),
             self.best_scores.tolist(),
             strict=True,
         )
-        return [Hypothesis(tokens[:length], score) for tokens, length, score in rows]
+        return [
+            [
+                Hypothesis(tokens[:length], value)
+                for tokens, length, value in zip(*row, strict=True)
+                if value > -torch.inf
+            ]
+            for row in rows
+        ]

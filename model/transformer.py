@@ -10,12 +10,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from model.attention import KeyValueCache
 from model.blocks import DecoderLayer, EncoderLayer
 from model.config import TransformerConfig
-from model.functional import dropped, visible_tokens
+from model.functional import dropped, linear, visible_tokens
 
 
 class DecoderState:
@@ -99,7 +98,7 @@ class Transformer(nn.Module):
 
     def project(self, hidden: Tensor) -> Tensor:
         """hidden […, D] → logits […, V], by the embeddings (section 3.4)."""
-        return functional.linear(hidden, self.embedding.weight)
+        return linear(hidden, self.embedding.weight)
 
     @torch.no_grad()
     def cross_attention(self, source: Tensor, target: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class BackgroundSaver:
         keep_best: how many of the best by validation BLEU stay besides.
         damaged: steps of checkpoints that were passed over when training began here. They do not
             count as kept, and are deleted once a new one is saved.
+        check: raises if this process may not write any more; called before it does.
     """
 
     def __init__(
@@ -32,7 +33,9 @@ class BackgroundSaver:
         keep_newest: int,
         keep_best: int,
         damaged: Collection[int] = (),
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        self._check = check
         self._store, self._keep_newest, self._keep_best = store, keep_newest, keep_best
         self._damaged = set(damaged)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -82,7 +85,9 @@ class BackgroundSaver:
             pending.result()
 
     def _publish(self, step: int, write: Write) -> None:
+        self._check()
         self._store.save(step, write)
+        self._check()
         self._damaged.discard(step)
         self._store.prune(self._keep_newest, self._store.best(self._keep_best), self._damaged)
         self._damaged.clear()

@@ -73,6 +73,27 @@ class Step:
     """Pairs left out of the step list between the step before and this one, because a side has more
     than tokens_per_micro_batch tokens. Summed over an epoch: of the epoch."""
 
+    @property
+    def own_target_tokens(self) -> int:
+        """Of this rank's micro-batches, ends included."""
+        return sum(int((batch.target_out != PAD).sum()) for batch in self.micro_batches)
+
+    @property
+    def epochs_done(self) -> float:
+        """How many epochs are gone through after this step."""
+        windows = self.position.window + (self.position.step + 1) / self.steps_in_window
+        return self.position.epoch + windows / self.windows_in_epoch
+
+    def described(self) -> str:
+        """This rank's micro-batches, for messages."""
+        shapes = [
+            f"{len(batch.pairs)} pairs of {batch.source.shape[1]} source and "
+            f"{batch.target_in.shape[1]} target tokens (number {batch.pairs[0]} of the corpus and "
+            "on)"
+            for batch in self.micro_batches
+        ]
+        return ", ".join(shapes) or "no pairs on this rank"
+
 
 def iterate_steps(
     shard: DataIterator, rank: int, world_size: int, start: Position

@@ -20,10 +20,9 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, one_line
 from pipeline.files import filesystem_of
 from pipeline.folders import Folders, LocalFolders, RemoteFolders, is_full, size_of
-from pipeline.hub import one_line
 from pipeline.training_state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -127,8 +126,9 @@ class CheckpointStore:
         infos = self._files.get_file_info([f"{self._path(step)}/{CHECKSUMS}" for step in steps])
         return [s for s, i in zip(steps, infos, strict=True) if i.type == pafs.FileType.File]
 
-    def best(self, count: int) -> list[int]:
+    def best(self, count: int | None = None) -> list[int]:
         """The steps of the best checkpoints by validation BLEU, best first, of equals the earlier.
+        None: of all of them.
 
         Those that were taken without a validation are not among them.
         """
@@ -178,6 +178,20 @@ class CheckpointStore:
                 return Path(self._path(step))
 
             yield self._search(bring)
+
+    def damage(self, step: int) -> str | None:
+        """What is wrong with the checkpoint of `step`, if something is.
+
+        Raises:
+            OSError: the storage cannot be reached.
+        """
+        try:
+            self._verify(step)
+        except (OSError, ValueError) as error:
+            if not self._is_damage(error):
+                raise
+            return one_line(error)
+        return None
 
     def newest_state(self) -> TrainingState:
         """The state of the newest sound checkpoint; the initial state where there is none."""

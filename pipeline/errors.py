@@ -21,3 +21,10 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
     words = sorted(valid)
     near = get_close_matches(word, words, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(words)}"
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, for the end of a message; of a long text its beginning, which often
+    names the place, and its end, which names the cause."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:140]} … {text[-140:]}"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +17,7 @@ from pipeline.errors import RequestError
 from pipeline.recipe import Evaluate
 
 if TYPE_CHECKING:  # torch, which scoring itself does without
-    from pipeline.translate import Translator
+    from pipeline.translate import RunsModel
 
 EVALUATION_SET = "evaluation.parquet"
 
@@ -42,13 +42,13 @@ class Scores:
     hypotheses: list[str]
 
 
-def evaluate(translator: "Translator", pairs: Pairs, settings: Evaluate) -> Scores:
+def evaluate(engine: "RunsModel", pairs: Pairs, settings: Evaluate) -> Scores:
     """Translate the sources and score the result against the targets.
 
     Raises:
         RequestError: there are no pairs.
     """
-    hypotheses = translator.translate([source for source, _ in pairs], settings)
+    hypotheses = engine.translate([source for source, _ in pairs], settings)
     return score(hypotheses, [target for _, target in pairs])
 
 
@@ -61,19 +61,34 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
     assert len(hypotheses) == len(references), "one hypothesis per reference"
     if not hypotheses:
         raise RequestError("the evaluation set is empty: a score needs at least one sentence pair")
-    # force: no warning where many lines end in a spaced full stop; it does not change the score.
-    bleu, chrf = BLEU(tokenize="13a", force=True), CHRF()
+    metrics = make_metrics()
     found = {
         name: metric.corpus_score(list(hypotheses), [list(references)]).score
-        for name, metric in (("bleu", bleu), ("chrf", chrf))
+        for name, metric in metrics.items()
     }
     return Scores(
         bleu=found["bleu"],
         chrf=found["chrf"],
-        signatures={"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())},
+        signatures={name: str(metric.get_signature()) for name, metric in metrics.items()},
         sentences=len(hypotheses),
         hypotheses=list(hypotheses),
     )
+
+
+def sentence_scores(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
+    """chrF of each sentence; BLEU means little on a single one."""
+    metric = make_metrics()["chrf"]
+    pairs = zip(hypotheses, references, strict=True)
+    return [
+        float(metric.sentence_score(hypothesis, [reference]).score)
+        for hypothesis, reference in pairs
+    ]
+
+
+def make_metrics() -> dict[str, Any]:
+    """sacrebleu's metrics, by the names they have here."""
+    # force: no warning where many lines end in a spaced full stop; it does not change the score.
+    return {"bleu": BLEU(tokenize="13a", force=True), "chrf": CHRF()}
 
 
 def write_evaluation_set(folder: str | Path, pairs: Pairs) -> str:

@@ -15,8 +15,8 @@ from fsspec.utils import glob_translate
 from pyarrow import ArrowException
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, PyFileSystem
 
-from pipeline.errors import RequestError, did_you_mean
-from pipeline.hub import dataset_builder, hub_revision, one_line, settings_of, split_files
+from pipeline.errors import RequestError, did_you_mean, one_line
+from pipeline.hub import dataset_builder, hub_revision, settings_of, split_files
 from pipeline.recipe import Data, Location, PairOfFiles, Stream
 from pipeline.remote import RemoteFiles
 
@@ -96,7 +96,7 @@ def filesystem_of(location: str) -> tuple[FileSystem, str]:
         hub = HfFileSystem(endpoint=constants.ENDPOINT, token=get_token(), skip_instance_cache=True)
         return PyFileSystem(RemoteFiles(hub)), location.removeprefix("hf://")
     try:
-        return FileSystem.from_uri(location)  # type: ignore[no-any-return]
+        return FileSystem.from_uri(location)  # type: ignore[no-any-return]  # pyarrow has no types
     except (ArrowException, ValueError):
         import fsspec
 

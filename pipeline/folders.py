@@ -54,7 +54,7 @@ class LocalFolders:
         with tempfile.TemporaryDirectory(dir=self._root, prefix=prefix) as temporary:
             yield Path(temporary)
 
-    # A rename needs no seal; folders on an object store do.
+    # Both are given a seal for object stores; a rename needs none, hence ARG002.
     def publish(self, folder: Path, name: str, seal: str) -> None:  # noqa: ARG002
         """Down to the disk first: after a power cut too, it is there whole or not at all."""
         for path in [*folder.iterdir(), folder]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from pipeline.errors import RequestError, did_you_mean
+from pipeline.errors import RequestError, did_you_mean, one_line
 
 HUB_SECONDS = 10.0
 """The hub answers its first request within this time or counts as out of reach."""
@@ -100,11 +100,6 @@ def settings_of(builder: Any) -> dict[str, Any]:
     names = {field.name for field in fields(usual)} - _NOT_SETTINGS
     given = {name: getattr(builder.config, name) for name in names}
     return {name: value for name, value in given.items() if value != getattr(usual, name)}
-
-
-def one_line(error: BaseException) -> str:
-    """What an exception says, for the end of a message."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

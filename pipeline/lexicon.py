@@ -30,7 +30,7 @@ def _nouns(adjectives: str, table: str) -> tuple[Noun, ...]:
     """Lines of: English, plural, gender, German, plural[, oblique]. Adjectives: English=stem."""
     stems = tuple((word.split("=")[0], word.split("=")[1]) for word in adjectives.split())
     rows = [line.split() for line in table.strip().splitlines()]
-    return tuple(
+    return tuple(  # the gender is a Literal, which a table's cell is not known to be
         Noun(row[0], row[1], row[2], row[3], row[4], row[5] if row[5:] else row[3], stems)  # type: ignore[arg-type]
         for row in rows
     )

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -16,37 +15,29 @@ from pipeline.training_state import TrainingState
 from pipeline.worker import Worker
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How training on these workers ended."""
-
-    state: TrainingState
-    interrupted: bool = False
-    """The user wanted it to stop; a checkpoint was taken."""
-
-
-def training_loop(plan: TrainingPlan, board: Any) -> dict[str, Any]:
-    """What each worker runs; returns the outcome as JSON.
+def training_loop(plan: TrainingPlan, board: Any) -> str:
+    """What each worker runs; returns the state as JSON.
 
     What starting again would not mend is put on the board, so that the next start ends at once.
     """
     if (failure := ray.get(board.failure.remote())) is not None:
         raise JobStopped(failure)
     try:
-        outcome = train_to_the_end(plan, board)
+        return train_to_the_end(plan, board).to_json()
     except (JobStopped, StorageFull) as error:
         ray.get(board.fail.remote(str(error)))
         raise
-    return {"state": outcome.state.to_json(), "interrupted": outcome.interrupted}
 
 
-def train_to_the_end(plan: TrainingPlan, board: Any) -> Outcome:
+def train_to_the_end(plan: TrainingPlan, board: Any) -> TrainingState:
     """Take the steps that remain, or those until the user wants to stop."""
     with Worker(plan, board) as worker:
         ballot, saved_at_notice = Ballot([worker.stop_wanted, worker.is_announced_to_go]), False
         for step, wait in _timed(worker.steps()):
             worker.take(step, wait)
             stop, going = ballot.decide()
+            if stop:
+                worker.agree_to_stop()
             if worker.due(plan.validation.every_steps):
                 worker.validate()
             notice, saved_at_notice = going and not saved_at_notice, going
@@ -55,9 +46,9 @@ def train_to_the_end(plan: TrainingPlan, board: Any) -> Outcome:
             if plan.is_finished(worker.state):
                 break
             if stop:
-                return Outcome(worker.state, interrupted=True)
+                return worker.state
         worker.average()
-        return Outcome(worker.state)
+        return worker.state
 
 
 def _timed(steps: Iterator[Step]) -> Iterator[tuple[Step, float]]:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 
 from mlflow.entities import Metric
 
+from pipeline.errors import one_line
 from pipeline.spool import Measurement, Segment, Spool
-from pipeline.tracking_server import Client, one_line, open_client
+from pipeline.tracking_server import Client, open_client
 
 logger = logging.getLogger(__name__)
 
-GATHER = 0.5
+GATHER = 2.0
 """Seconds between two deliveries: each costs the training process some milliseconds."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
 """Seconds between two attempts to reach a server that is away."""

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from model import Transformer, TransformerConfig
 from pipeline.errors import RequestError
 from pipeline.recipe import Evaluate
-from pipeline.recipe_file import load_recipe
+from pipeline.recipe_file import read_evaluate
 from pipeline.tokenizer import Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER = "model.json", "model.safetensors", "tokenizer.json"
@@ -73,8 +73,7 @@ def read_settings(folder: str | Path) -> Evaluate:
     Raises:
         RequestError: the recipe beside the model is not one.
     """
-    recipe = Path(folder) / RECIPE
-    return load_recipe(recipe).evaluate if recipe.is_file() else Evaluate()
+    return read_evaluate(Path(folder) / RECIPE)
 
 
 def load_weights(model: Transformer, weights: dict[str, torch.Tensor]) -> None:

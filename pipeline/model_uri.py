@@ -1,4 +1,4 @@
-"""What MODEL may be on a command line, and a quick answer when it is not there.
+"""What MODEL and DIGEST may be on a command line, and a quick answer when it is not there.
 
 Imports nothing heavy: a name with a typing error is answered before torch or MLflow are loaded.
 """
@@ -54,9 +54,48 @@ def parse_model(model: str) -> RegisteredModel | RunArtifact | Path:
     return folder
 
 
+def parse_traceable(model: str) -> RegisteredModel | RunArtifact:
+    """`parse_model` for what the registry knows about: a folder has no lineage.
+
+    Raises:
+        RequestError: it has none of the three other forms.
+    """
+    wanted = parse_model(model)
+    if isinstance(wanted, Path):
+        raise RequestError(
+            f"model {model!r} is a folder, which no registry knows; where a model comes from is "
+            "kept with models:/NAME@ALIAS, models:/NAME/VERSION and runs:/RUN_ID/PATH"
+        )
+    return wanted
+
+
+def check_digest(digest: str) -> str:
+    """A data set's digest or the beginning of one, in lower case.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    if not re.fullmatch(r"[0-9a-f]{8,64}", digest.lower()):
+        raise RequestError(
+            f"digest {digest!r} is none of a data set: it must be 8 to 64 of the characters 0-9a-f,"
+            " as `heliograph lineage MODEL` shows it"
+        )
+    return digest.lower()
+
+
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else a SQLite store in the folder that the command was started in."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def check_server() -> None:
+    """Raises RequestError when the configured store is no server, which alone delivers notices."""
+    store_uri = os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri()
+    if not store_uri.startswith(("http://", "https://")):
+        raise RequestError(
+            f"the store {store_uri!r} is no server, and only a server sends notices: start "
+            "`mlflow server`, and set MLFLOW_TRACKING_URI to its address, http://…"
+        )
 
 
 def check_model(model: str) -> None:

@@ -1,7 +1,6 @@
 """What a node's CPU, memory, disk, network and GPU do, as metrics of the run."""
 
 import fcntl
-import socket
 import tempfile
 import time
 from pathlib import Path
@@ -11,9 +10,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from pipeline.metric_log import MetricLog
 
 
-def monitor_node(
-    uri: str, run_id: str, spools: str, started: float, node: str | None = None
-) -> "NodeMonitor":
+def monitor_node(uri: str, run_id: str, spools: str, started: float, node: str) -> "NodeMonitor":
     """Log this node's use of its resources as system/NODE/… until `.finish()`.
 
     Several processes of a node may call it: one at a time reports, another when that one has ended.
@@ -23,14 +20,14 @@ def monitor_node(
         started: when the job's run was opened, in seconds since 1970. A measurement's step is the
             seconds since then, so that all nodes and all starts of the job share one axis and a
             step is never logged twice, without asking the server.
-        node: None: the host's name.
+        node: the name of this one.
     """
-    monitor = NodeMonitor(uri, run_id, spools, started, node or socket.gethostname())
+    monitor = NodeMonitor(uri, run_id, spools, started, node)
     monitor.start()
     return monitor
 
 
-class NodeMonitor(SystemMetricsMonitor):  # type: ignore[misc]
+class NodeMonitor(SystemMetricsMonitor):  # type: ignore[misc]  # MLflow has no types
     """MLflow's monitor measures; what it measures goes through a `MetricLog`.
 
     MLflow's own loop asks the server for the run each time, and ends when that does not answer.

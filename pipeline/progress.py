@@ -8,9 +8,20 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+
+class Stage(Protocol):
+    """Where any long work stands."""
+
+    @property
+    def done(self) -> float:
+        """Share of the whole work, 0 to 1."""
+
+    def line(self, seconds_left: float | None) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -38,23 +49,28 @@ class Progress:
             f"BLEU {self.bleu:.1f}" if self.bleu is not None else "BLEU -",
             f"{self.tokens_per_second:,.0f} tokens/s",
         ]
-        if seconds_left is not None:
-            minutes, seconds = divmod(int(seconds_left), 60)
-            parts.append(f"{minutes}:{seconds:02d} left")
-        return " · ".join(parts)
+        return joined(parts, seconds_left)
+
+
+def joined(parts: list[str], seconds_left: float | None) -> str:
+    """The line that says this, and how long it will take where that is known."""
+    if seconds_left is not None:
+        minutes, seconds = divmod(int(seconds_left), 60)
+        parts = [*parts, f"{minutes}:{seconds:02d} left"]
+    return " · ".join(parts)
 
 
 class ProgressBoard:
     """Where driver and workers leave each other word; an actor, see `open_board`.
 
-    It holds the newest progress, messages until they were read, whether the user wants to stop, and
-    why training cannot go on.
+    It holds the newest progress, messages until they were read, whether the user wants to stop,
+    how far the workers are, and why training cannot go on.
     """
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._messages: list[str] = []
-        self._stop_wanted = False
+        self._stop_wanted, self._phase = False, "starting"
         self._failure: str | None = None
 
     def post(self, progress: Progress) -> None:
@@ -69,6 +85,14 @@ class ProgressBoard:
     def stop_wanted(self) -> bool:
         return self._stop_wanted
 
+    def enter(self, phase: str) -> None:
+        """The workers are "starting", "training", "stopping" (they agreed to, and take a last
+        checkpoint), or "stopped" (it is taken)."""
+        self._phase = phase
+
+    def phase(self) -> str:
+        return self._phase
+
     def fail(self, why: str) -> None:
         """Of the first reason the others are consequences."""
         self._failure = self._failure or why
@@ -82,8 +106,10 @@ class ProgressBoard:
 
 
 def open_board() -> Any:
-    """A board that every worker can post to; it holds no CPU that training could use."""
-    return ray.remote(num_cpus=0)(ProgressBoard).remote()
+    """A board that every worker can post to. It holds no CPU that training could use, and is lost
+    with the driver's node only."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressBoard).remote()
 
 
 class ProgressLine:
@@ -111,7 +137,7 @@ class ProgressLine:
         printed = 0.0
         while not self._ended.wait(0.5):
             try:
-                progress, messages = ray.get(self._board.read.remote(), timeout=10)
+                progress, messages = self._read()
             except Exception:  # a lost board costs the line, never the training
                 continue
             for message in messages:
@@ -127,7 +153,11 @@ class ProgressLine:
         if self._terminal:
             print(file=sys.stderr)
 
-    def _seconds_left(self, progress: Progress) -> float | None:
+    def _read(self) -> tuple[Stage | None, list[str]]:
+        found: tuple[Progress | None, list[str]] = ray.get(self._board.read.remote(), timeout=10)
+        return found
+
+    def _seconds_left(self, progress: Stage) -> float | None:
         """From the pace since this process first saw the job, so that a resume does not mislead."""
         now = time.monotonic()
         if self._first is None:

@@ -6,10 +6,13 @@ a second, before torch or Ray are loaded. Lengths are in tokens, durations in op
 
 import hashlib
 import json
+import re
 from typing import Annotated, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.rules import DEFAULT_GATE, Gate
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -238,8 +241,55 @@ class Evaluate(Section):
     max_length_factor: float = Field(2.0, gt=0)
     max_length_extra: int = Field(20, ge=0)
     """A translation ends at source tokens × factor + extra."""
+    min_length_factor: float = Field(0.0, ge=0)
+    """A translation has at least source tokens × this, in whole tokens."""
+    no_repeat_ngram: int = Field(0, ge=0)
+    """No sequence of this many tokens comes twice in a translation. 0: any may."""
     tokens_per_batch: int = Field(4096, ge=1)
     """Source tokens decoded together, beams not counted."""
+
+
+class Sampling(Section):
+    """A translation drawn at random instead of searched for."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Below 1: likelier tokens more often than the model says."""
+    top_k: int = Field(0, ge=0)
+    """Only the likeliest this many tokens are drawn. 0: all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Only the likeliest tokens that together have this probability are drawn."""
+    seed: int = Field(1, ge=0)
+    """The same seed, sentence and settings draw the same translation, whatever is in the batch."""
+
+
+class Decoding(Evaluate):
+    """What somebody who asks for translations may ask for besides."""
+
+    n_best: int = Field(1, ge=1)
+    """Translations of each sentence, the best first; at most `beam`, unless they are sampled."""
+    sampling: Sampling | None = None
+    """None: beam search."""
+
+    @model_validator(mode="after")
+    def _beam_holds_them(self) -> "Decoding":
+        if self.sampling is None and self.n_best > self.beam:
+            raise ValueError(f"n_best {self.n_best} must be at most beam={self.beam}")
+        return self
+
+
+class Bulk(Section):
+    """How a whole data set is translated, besides the decoding."""
+
+    max_characters: int = Field(2000, ge=1)
+    """A longer source is not translated and says so: training never saw one, and attention's memory
+    grows with the square of its length."""
+    part_rows: int | None = Field(None, ge=1, le=10_000_000)
+    """Rows of an output file, which one worker translates and which is done again if that worker
+    dies. None: a 64th of all rows, but at least 256 and at most 32,768."""
+    prefix: str = ""
+    """In front of the names of the new columns, where the data set has such columns already."""
+    scores: bool = False
+    """With a column `score`: log-probability in nats / tokens ** length penalty."""
 
 
 class Track(Section):
@@ -259,24 +309,65 @@ class Registry(Section):
 
     name: str | None = None
     """None: the recipe's name."""
-    margin: float = Field(0.2, ge=0)
-    """BLEU points by which a challenger must beat the champion on the evaluation set."""
+    gate: Gate = DEFAULT_GATE
+    """The rules, all of which a version must pass to become champion; see pipeline/rules.py."""
     promote: bool = False
     """Ask the gate for promotion at the end of training."""
 
 
+Statement = Annotated[str, Field(min_length=1, max_length=500)]
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+
+
+class Card(Section):
+    """What the model card of each version says and nothing else knows. What is left out here the
+    card calls "not stated": nothing is guessed."""
+
+    languages: tuple[Language, Language] | None = None
+    """The source's and the target's, as ISO 639 codes: [en, de]."""
+    license: Statement | None = None
+    """The model's, as SPDX writes it: Apache-2.0."""
+    data_license: Statement | None = None
+    """The training data's, likewise."""
+    contact: Statement | None = None
+    """Whom to ask about the model."""
+    notes: Annotated[str, Field(min_length=1, max_length=5000)] | None = None
+    """What else is to be known: intended use, limits, known faults."""
+
+
+def _is_label_condition(value: str) -> str:
+    if not re.fullmatch(r"!?([a-zA-Z0-9][\w.-]*|in\([\w.-]+(, ?[\w.-]+)*\))", value):
+        raise ValueError("must be VALUE, !VALUE, in(A, B) or !in(A, B)")
+    return value
+
+
+Labels = dict[str, Annotated[str, AfterValidator(_is_label_condition)]]
+"""Which nodes, by their labels, as Ray's label selectors say it: {market: on-demand}, {market:
+"!spot"}, {zone: "in(a, b)"}."""
+
+
 class Cluster(Section):
-    """What the job asks of Ray. RAY_ADDRESS names the cluster; without one Ray starts here."""
+    """What the job asks of Ray. RAY_ADDRESS names the cluster; without one Ray starts here, and
+    what is said below about the nodes chooses nothing."""
 
     workers: int = Field(1, ge=1)
-    """Training processes, one per GPU where there are GPUs. The mathematics stays the same."""
+    """Training processes, one per GPU where there are GPUs: a rank computes on one device, and two
+    ranks cannot share one. The mathematics stays the same."""
     min_workers: int | None = Field(None, ge=1)
     """Where nodes are lost, training goes on with as few as this, and grows back to `workers` when
     there is room again. None: it waits for all of them."""
     gpu: bool | None = None
     """None: one GPU per worker if the cluster has that many, else CPUs."""
     cpus_per_worker: float | None = Field(None, gt=0)
-    """None: 1 beside a GPU; else an even share of the CPUs that leaves one for the data."""
+    """What a worker takes, no data task gets. None: beside a GPU an even share of its node's CPUs
+    if other nodes have a CPU per worker for the data, else 1; without GPUs an even share that
+    leaves one for the data."""
+    accelerator: str | None = None
+    """The workers' GPUs must be of this type, as Ray names it: L4, A100, H100. None: any."""
+    labels: Labels = {}
+    """The workers' nodes must have these labels: {market: on-demand}. See Ray's label selectors."""
+    data_labels: Labels = {}
+    """While training runs, the nodes of the data tasks must have these: {role: data}."""
     threads_per_worker: int | None = Field(None, ge=1)
     """torch's threads. None: an even share of the machine's cores on CPU, torch's own on GPU."""
     max_failures: int = Field(3, ge=0)
@@ -304,6 +395,7 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     track: Track = Track()
     registry: Registry = Registry()
+    card: Card = Card()
     cluster: Cluster = Cluster()
 
     @model_validator(mode="after")
@@ -345,7 +437,8 @@ class Recipe(Section):
     def job_id(self) -> str:
         """Name and digest of all that decides the result: the same recipe is the same job, however
         many workers it gets and wherever it is tracked."""
-        result = self.model_dump(mode="json", exclude={"cluster", "track", "registry", "storage"})
+        elsewhere = {"cluster", "track", "registry", "card", "storage"}
+        result = self.model_dump(mode="json", exclude=elsewhere)
         digest = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
         return f"{self.name}-{digest[:10]}"
 

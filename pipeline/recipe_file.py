@@ -1,13 +1,27 @@
 """Reading a recipe file and its overrides; each mistake in one line with what would be valid."""
 
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from pipeline.errors import RequestError, did_you_mean
-from pipeline.recipe import Ingredient, Recipe
+from pipeline.errors import RequestError, did_you_mean, one_line
+from pipeline.recipe import (
+    Bulk,
+    Data,
+    Decoding,
+    Evaluate,
+    Ingredient,
+    Location,
+    Recipe,
+    Registry,
+    Sampling,
+    Section,
+)
+from pipeline.rules import RULES, Gate
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -40,6 +54,111 @@ def parse_recipe(tree: dict[str, Any]) -> Recipe:
         raise RequestError("; ".join(_describe(problem) for problem in _distinct(error))) from error
 
 
+def read_evaluate(path: Path) -> Evaluate:
+    """How a recipe decodes; the other sections may be those of any release.
+
+    Raises:
+        RequestError: the file is no recipe, or says something else under `evaluate`.
+    """
+    try:
+        return Evaluate.model_validate(_read_section(path, "evaluate"))
+    except ValidationError as error:
+        raise RequestError(f"recipe {str(path)!r} cannot be read: {one_line(error)}") from error
+
+
+def parse_decoding(base: Evaluate | None, overrides: Sequence[str]) -> Decoding:
+    """A model's own decoding settings with `key=value` overrides: beam=1, sampling.top_k=10. `base`
+    is None while they are not known: then the overrides alone are looked at.
+
+    Raises:
+        RequestError: a key is unknown, a value is invalid.
+    """
+    # Any number of translations may be among those that an unknown beam finds.
+    tree = {"beam": sys.maxsize} if base is None else base.model_dump()
+    for override in overrides:
+        _apply_override(tree, override)
+    return _checked(Decoding, tree)
+
+
+def parse_bulk(options: Mapping[str, Any]) -> Bulk:
+    """How a data set is translated; None: by default. Raises RequestError for an invalid value."""
+    return _checked(Bulk, {name: value for name, value in options.items() if value is not None})
+
+
+def parse_location(option: str, text: str) -> Location:
+    """A location that an option of a command holds: a name or path, else YAML.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    location = text
+    try:
+        if text.lstrip().startswith(("{", "[")):
+            location = yaml.safe_load(text)
+        return TypeAdapter[Location](Location).validate_python(location)
+    except (yaml.YAMLError, ValidationError) as error:
+        raise RequestError(
+            f"{option} {text!r}: must be a name or path, a list of files, "
+            "{source: FILE, target: FILE} or {stream: NAME}"
+        ) from error
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _checked(section: type[S], tree: Mapping[str, Any]) -> S:
+    try:
+        return section.model_validate(tree)
+    except ValidationError as error:
+        raise RequestError("; ".join(_describe_setting(each) for each in error.errors())) from error
+
+
+def _describe_setting(problem: Mapping[str, Any]) -> str:
+    key = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        section = Sampling if key.startswith("sampling.") else Decoding
+        return f"{key}: unknown key; {did_you_mean(str(problem['loc'][-1]), section.model_fields)}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{key}: {problem['input']!r}: {message[0].lower()}{message[1:]}" if key else message
+
+
+def read_gate(path: Path) -> Gate:
+    """The gate's rules of a recipe; the default ones of a recipe that says nothing of them.
+
+    Raises:
+        RequestError: the file is no recipe, or has something else there.
+    """
+    section = _read_section(path, "registry")
+    return parse_gate(section["gate"]) if "gate" in section else Registry().gate
+
+
+def read_direction(path: Path) -> str:
+    """From what to what a recipe translates, by the names of its columns: en→de."""
+    section = _read_section(path, "data")
+    return "→".join(
+        str(section.get(side, Data.model_fields[side].default)) for side in ("source", "target")
+    )
+
+
+def _read_section(path: Path, name: str) -> dict[str, Any]:
+    """Nothing, where there is no recipe."""
+    if not path.is_file():
+        return {}
+    try:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")).get(name, {}))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise RequestError(f"recipe {str(path)!r} cannot be read: {one_line(error)}") from error
+
+
+def parse_gate(rules: Any) -> Gate:
+    """Rules from dictionaries; raises RequestError as `load_recipe` does."""
+    try:
+        return Registry.model_validate({"gate": rules}).gate
+    except ValidationError as error:
+        problems = [{**problem, "loc": ("registry", *problem["loc"])} for problem in error.errors()]
+        raise RequestError("; ".join(_describe_rule(problem) for problem in problems)) from error
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -62,6 +181,8 @@ def _distinct(error: ValidationError) -> list[dict[str, Any]]:
     problems: dict[str, dict[str, Any]] = {}
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"][:2])
+        if problem["loc"][:2] == ("registry", "gate"):
+            key = ".".join(str(part) for part in problem["loc"])
         # loc: data, train, "list[Ingredient]", its number, and maybe its key.
         ingredient = problem["loc"][2:3] == ("list[Ingredient]",) and len(problem["loc"]) > 4
         if problems.get(key, {}).get("ingredient") and problem["type"] != "extra_forbidden":
@@ -72,6 +193,8 @@ def _distinct(error: ValidationError) -> list[dict[str, Any]]:
 
 def _describe(problem: dict[str, Any]) -> str:
     key, value = problem["key"], problem["input"]
+    if problem["loc"][:2] == ("registry", "gate"):
+        return _describe_rule(problem)
     if problem["ingredient"]:
         number, name = problem["loc"][3:5]
         if problem["type"] == "extra_forbidden":
@@ -96,6 +219,23 @@ def _describe(problem: dict[str, Any]) -> str:
         return message
     message = message[0].lower() + message[1:]
     return f"{key}: {message}" if isinstance(value, dict) else f"{key}: {value!r}: {message}"
+
+
+def _describe_rule(problem: Mapping[str, Any]) -> str:
+    """loc: registry, gate, and maybe the rule's number, its kind, its key."""
+    location: list[Any] = [*problem["loc"][2:], None, None, None]
+    number, kind, name = location[:3]
+    key = "registry.gate" + ("" if number is None else f"[{number}]")
+    if problem["type"].startswith("union_tag"):
+        given = problem["input"].get("kind") if isinstance(problem["input"], dict) else None
+        return f"{key}: kind {given!r} is not one; {did_you_mean(str(given), RULES)}"
+    key += f".{name}" if isinstance(name, str) else ""
+    if problem["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {did_you_mean(str(name), RULES[str(kind)].model_fields)}"
+    if problem["type"] == "missing":
+        return f"{key}: missing; the rule must set it"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{key}: {problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 
 def _keys(parents: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from pyarrow.fs import FSSpecHandler
 from pipeline.errors import RequestError
 
 
-class RemoteFiles(FSSpecHandler):  # type: ignore[misc]
+class RemoteFiles(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
     """An fsspec file system for pyarrow; its files raise RequestError when they cannot be read."""
 
     def open_input_stream(self, path: str) -> PythonFile:

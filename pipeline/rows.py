@@ -6,7 +6,8 @@ missing   a value is null, or its key absent
 not_text  a value is a number, a list, or bytes that are no UTF-8
 ragged    the line of a CSV or TSV file has too many or too few cells
 
-The sides with a problem are null.
+The sides with a problem are null. Where a schema of `whole_rows` says so (`keep`), a fourth column,
+`row`, holds all columns that there are.
 """
 
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import RequestError, did_you_mean
+from pipeline.whole_rows import ROW, no_row, row_of_batch, row_of_dicts
 
 SCHEMA = pa.schema([("source", pa.string()), ("target", pa.string()), ("problem", pa.string())])
 ROWS = 8192
@@ -27,27 +29,35 @@ Side = tuple[pa.Array, pa.Array]
 """Texts, and each one's problem."""
 
 
-def table_of(source: Side, target: Side) -> pa.Table:
+def table_of(source: Side, target: Side, row: pa.StructArray | None = None) -> pa.Table:
     """A table of SCHEMA; a row's problem is its source's, else its target's."""
     problem = pc.coalesce(source[1], target[1])
-    return pa.Table.from_arrays([source[0], target[0], problem], schema=SCHEMA)
+    table = pa.Table.from_arrays([source[0], target[0], problem], schema=SCHEMA)
+    return table if row is None else table.append_column(ROW, row)
 
 
-def table_of_batch(batch: pa.RecordBatch, leaves: list[str]) -> pa.Table:
+def table_of_batch(
+    batch: pa.RecordBatch, leaves: list[str], keep: pa.Schema | None = None
+) -> pa.Table:
     """A table of SCHEMA; `leaves` as from `leaves_of`."""
-    return table_of(*(as_text(column_of(batch, leaf)) for leaf in leaves))
+    source, target = (as_text(column_of(batch, leaf)) for leaf in leaves)
+    return table_of(source, target, None if keep is None else row_of_batch(batch, keep))
 
 
-def table_of_dicts(rows: list[dict[str, Any]], columns: Columns) -> pa.Table:
+def table_of_dicts(
+    rows: list[dict[str, Any]], columns: Columns, keep: pa.Schema | None = None
+) -> pa.Table:
     """A table of SCHEMA. A key that a row lacks is a missing value."""
-    return table_of(*(from_python(_value(row, column) for row in rows) for column in columns))
+    source, target = (from_python(_value(row, column) for row in rows) for column in columns)
+    return table_of(source, target, None if keep is None else row_of_dicts(rows, keep))
 
 
-def ragged_rows(count: int) -> pa.Table:
+def ragged_rows(count: int, keep: pa.Schema | None = None) -> pa.Table:
     """A table of SCHEMA for lines that could not be cut into cells."""
     nothing = pa.nulls(count, pa.string())
     problem = pa.array(["ragged"] * count, pa.string())
-    return pa.Table.from_arrays([nothing, nothing, problem], schema=SCHEMA)
+    row = None if keep is None else no_row(count, keep)
+    return table_of((nothing, problem), (nothing, problem), row)
 
 
 def leaves_of(schema: pa.Schema, columns: Columns, path: str) -> list[str]:

@@ -14,13 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, one_line
 from pipeline.files import is_hub_name
-from pipeline.hub import dataset_builder, hub_revision, one_line, quiet, split_files
+from pipeline.hub import dataset_builder, hub_revision, quiet, split_files
 from pipeline.lines import BLOCK_BYTES
 from pipeline.recipe import Data, Stream
 from pipeline.remote import connection_lost
 from pipeline.rows import ROWS, Columns, check_keys, leaves_of, table_of_batch, table_of_dicts
+from pipeline.whole_rows import schema_of_dicts
 
 _STEP = 128
 """Rows that `datasets` is asked for at once: with lines of 1 MB still a moderate amount."""
@@ -39,8 +40,10 @@ class Shards:
     identity: dict[str, Any]
     """JSON. The same identity means the same data."""
 
-    def tables(self, shard: int, columns: Columns) -> Iterator[pa.Table]:
-        """One shard's tables.
+    def tables(
+        self, shard: int, columns: Columns, keep: pa.Schema | None = None
+    ) -> Iterator[pa.Table]:
+        """One shard's tables; `keep` as in `readers.read_entry`.
 
         Raises:
             RequestError: a column is not there or holds no text, the content cannot be read, or the
@@ -49,7 +52,20 @@ class Shards:
         name, part = self.names[shard], self.stream.shard(len(self.names), shard)
         tables = _from_arrow if self.is_arrow else _from_objects
         with _in_words(name), quiet(), _fewer_retries():
-            yield from _joined(tables(part, columns, name))
+            yield from _joined(tables(part, columns, name, keep))
+
+    def schemas(self, shard: int) -> Iterator[tuple[pa.Schema, int]]:
+        """The types of all columns of a shard, and the rows, some rows at a time. Raises as
+        `tables`."""
+        name, part = self.names[shard], self.stream.shard(len(self.names), shard)
+        with _in_words(name), quiet(), _fewer_retries():
+            if self.is_arrow:
+                for table in part.with_format("arrow").iter(_STEP):
+                    yield table.schema, table.num_rows
+                return
+            rows = iter(part)
+            while some := list(islice(rows, _STEP)):
+                yield schema_of_dicts(some), len(some)
 
     def check(self, columns: Columns) -> bool:
         """Whether there are rows, looking at the beginning of the first shard that has some."""
@@ -120,21 +136,25 @@ def _described(found: list[str], builder: Any, split: str) -> list[dict[str, Any
     return files
 
 
-def _from_arrow(part: Any, columns: Columns, name: str) -> Iterator[pa.Table]:
+def _from_arrow(
+    part: Any, columns: Columns, name: str, keep: pa.Schema | None
+) -> Iterator[pa.Table]:
     leaves = None
     for table in part.with_format("arrow").iter(_STEP):
         leaves = leaves or leaves_of(table.schema, columns, name)
         for batch in table.to_batches():
-            yield table_of_batch(batch, leaves)
+            yield table_of_batch(batch, leaves, keep)
 
 
-def _from_objects(part: Any, columns: Columns, name: str) -> Iterator[pa.Table]:
+def _from_objects(
+    part: Any, columns: Columns, name: str, keep: pa.Schema | None
+) -> Iterator[pa.Table]:
     rows, checked = iter(part), False
     while some := list(islice(rows, _STEP)):
         if not checked:
             check_keys(some, columns, name)
             checked = True
-        yield table_of_dicts(some, columns)
+        yield table_of_dicts(some, columns, keep)
 
 
 def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -19,7 +19,7 @@ from pipeline.errors import RequestError, did_you_mean
 from pipeline.files import Files, find_files, format_of
 from pipeline.readers import check_entry, parquet_row_groups, read_entry
 from pipeline.recipe import Data, Location, PairOfFiles, Stream
-from pipeline.rows import SCHEMA, Columns
+from pipeline.rows import SCHEMA, Columns, table_of_batch
 from pipeline.shards import Shards, open_shards
 
 if TYPE_CHECKING:
@@ -59,20 +59,27 @@ class Source:
         """Whether nobody knows before reading how much there is: true of streams."""
         return isinstance(self.origin, Shards)
 
-    def tables(self, part: int) -> Iterator[pa.Table]:
-        """One part's tables, of `rows.SCHEMA`; raises RequestError for what cannot be read."""
+    def tables(self, part: int, keep: pa.Schema | None = None) -> Iterator[pa.Table]:
+        """One part's tables, of `rows.SCHEMA`; with a column `row` of all columns, where `keep` is
+        their types. Raises RequestError for what cannot be read."""
         entry, row_groups = self.parts[part].entry, self.parts[part].row_groups
         if isinstance(self.origin, Shards):
-            yield from self.origin.tables(part, self.columns)
+            yield from self.origin.tables(part, self.columns, keep)
         elif self.origin is not None:
             files = self.origin
             yield from read_entry(
-                entry, files.filesystem, self.columns, row_groups, files.delimiter
+                entry,
+                files.filesystem,
+                self.columns,
+                row_groups,
+                files.delimiter,
+                keep=keep,
             )
         else:
             pairs = grammar.pairs(_embedded_split(entry[0]))
-            sides = [list(side) for side in zip(*pairs, strict=True)]
-            yield pa.Table.from_arrays([*sides, pa.nulls(len(pairs), pa.string())], schema=SCHEMA)
+            sides = [pa.array(side) for side in zip(*pairs, strict=True)]
+            batch = pa.RecordBatch.from_arrays(sides, SCHEMA.names[:2])
+            yield table_of_batch(batch, SCHEMA.names[:2], keep)
 
     def dataset(self, transform: Transform) -> "ray.data.Dataset":
         """The transformed tables of all parts, in order, as they are needed."""

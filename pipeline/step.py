@@ -7,18 +7,21 @@ it and no rank needs to know what the others hold.
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from model import TransformerConfig
+from model import SmoothedLoss, Transformer, TransformerConfig
 from pipeline import recipe
 from pipeline.batches import MicroBatch
+from pipeline.stopwatch import Stopwatch
+from pipeline.training_state import Meter
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
@@ -29,6 +32,7 @@ def training_step(
     micro_batches: Sequence[MicroBatch],
     target_tokens: int,
     clip_norm: float,
+    stopwatch: Stopwatch,
     autocast: Autocast = nullcontext,
 ) -> tuple[Tensor, float]:
     """Take one optimizer step on this rank's micro-batches; ranks meet in the last one's backward.
@@ -40,6 +44,7 @@ def training_step(
         micro_batches: at least one; `empty_micro_batch` where this rank has no share of the step.
         target_tokens: of the whole step, over all ranks.
         clip_norm: the gradient's largest L2 norm; 0 never clips.
+        stopwatch: the one that `data_parallel` was given, which tells it where "sync" begins.
 
     Returns:
         This rank's summed loss in nats, and the norm of the step's gradient before clipping.
@@ -49,15 +54,43 @@ def training_step(
     optimizer.zero_grad(set_to_none=True)
     for number, batch in enumerate(micro_batches, start=1):
         with nullcontext() if number == len(micro_batches) else module.no_sync():
+            stopwatch.start("forward")
             with autocast():
                 loss, _ = module(batch.source, batch.target_in, batch.target_out)
+            stopwatch.start("backward")
             # DDP divides by the number of ranks, which the global mean must not.
             (loss * (world_size / target_tokens)).backward()
         total += loss.detach()
+    stopwatch.start("update")
     norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm or math.inf))
     if math.isfinite(norm):
         optimizer.step()
+    stopwatch.stop()
     return total, norm
+
+
+def data_parallel(
+    model: Transformer, label_smoothing: float, stopwatch: Stopwatch
+) -> DistributedDataParallel:
+    """The model's loss, whose gradients DDP averages over the ranks while backward computes."""
+    module = DistributedDataParallel(
+        SmoothedLoss(model, label_smoothing), gradient_as_bucket_view=True
+    )
+    module.register_comm_hook(stopwatch, _all_reduce)
+    return module
+
+
+def _all_reduce(
+    stopwatch: Stopwatch,
+    bucket: torch.distributed.GradBucket,  # type: ignore[name-defined]  # of C++
+) -> torch.futures.Future[Tensor]:
+    """As DDP does it by itself. With its last bucket backward has computed all: from there on it
+    waits."""
+    if bucket.is_last():
+        stopwatch.start("sync")
+    group = torch.distributed.group.WORLD
+    assert group is not None
+    return allreduce_hook(group, bucket)
 
 
 def model_config(sizes: recipe.Model, vocabulary_size: int) -> TransformerConfig:
@@ -100,52 +133,21 @@ def empty_micro_batch(config: TransformerConfig) -> MicroBatch:
     return MicroBatch.from_lists([[config.end_id]], [[config.start_id]], [[config.pad_id]])
 
 
-@dataclass
-class Meter:
-    """Sums over the steps since it was last read, on this rank.
-
-    The loss is a tensor while steps are added, so that adding it does not wait for a GPU.
-    """
-
-    loss: float | Tensor = 0.0
-    target_tokens: int = 0
-    positions: int = 0
-    padding: int = 0
-    too_many_tokens: int = 0
-    """Pairs that were passed over because they exceed a micro-batch's budget."""
-    skipped: int = 0
-    """Steps that changed nothing. Their loss and their tokens are not counted."""
-    seconds: float = 0.0
-    wait: float = 0.0
-    """Of `seconds`, those spent waiting for data."""
-
-    def add_batches(self, micro_batches: Iterable[MicroBatch], pad_id: int) -> None:
-        """Count positions and padding, on both sides."""
-        for batch in micro_batches:
-            for ids in (batch.source, batch.target_out):
-                self.positions += ids.numel()
-                self.padding += int((ids == pad_id).sum())
-
-    def reduce(self, device: torch.device) -> "Meter":
-        """Sums over all ranks; times are their mean, and tokens are global already."""
-        world_size = torch.distributed.get_world_size()
-        sums = torch.tensor(
-            [self.loss, self.positions, self.padding, self.seconds, self.wait],
-            dtype=torch.float64,
-            device=device,
-        )
-        torch.distributed.all_reduce(sums)
-        loss, positions, padding, seconds, wait = sums.tolist()
-        return Meter(
-            loss=loss,
-            target_tokens=self.target_tokens,
-            too_many_tokens=self.too_many_tokens,
-            skipped=self.skipped,
-            positions=int(positions),
-            padding=int(padding),
-            seconds=seconds / world_size,
-            wait=wait / world_size,
-        )
-
-    def plus(self, other: "Meter") -> "Meter":
-        return Meter(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
+def over_all_ranks(meter: Meter, device: torch.device) -> Meter:
+    """Sums over all ranks; times are their mean, and tokens are global already."""
+    world_size = torch.distributed.get_world_size()
+    sums = torch.tensor(
+        [meter.loss, meter.positions, meter.padding, meter.seconds, meter.wait],
+        dtype=torch.float64,
+        device=device,
+    )
+    torch.distributed.all_reduce(sums)
+    loss, positions, padding, seconds, wait = sums.tolist()
+    return replace(
+        meter,
+        loss=loss,
+        positions=int(positions),
+        padding=int(padding),
+        seconds=seconds / world_size,
+        wait=wait / world_size,
+    )

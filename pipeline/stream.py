@@ -9,7 +9,7 @@ preserved and every block holds one row. That is behaviour of Ray and not a prom
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,10 @@ from pipeline.windows import Position
 _BYTES_PER_ROW = 256
 """Of a tokenized pair, generously: what bounds the windows that are made in advance."""
 _SINGLE_WINDOWS = 256
-_SECONDS_PER_ROUND = 0.02
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.16
+"""Seconds, between two rounds of the scheduler."""
+_TASKS_WITHOUT_CPUS = 2
+"""At a time; where tasks ask for CPUs, these are the limit."""
 _WAITING_ROWS = 64
 """Of each rank. A task is stopped when so many of its rows were not fetched yet: about a window's,
 so that it can go on to the next one between two rounds of the scheduler."""
@@ -54,8 +57,8 @@ def step_stream(
     Nothing is read before it is consumed, and windows before `start` are never read.
 
     Args:
-        cpus_per_task: what a task asks of Ray. At least this much must be left besides the training
-            workers, else the stream waits for ever.
+        cpus_per_task: what a task asks of Ray. One node must have this much left besides the
+            training workers, else the stream waits for ever. With 0 the tasks share their CPUs.
     """
     text = Tokenizer.load(tokenizer_path).to_json()
     plan = WindowPlan(mixture, text, batches, augment, seed, world_size)
@@ -69,20 +72,24 @@ def step_stream(
     dataset = ray.data.read_datasource(
         source := _Windows(plan, start, min(ends)),
         num_cpus=cpus_per_task,
+        concurrency=None if cpus_per_task else _TASKS_WITHOUT_CPUS,
         override_num_blocks=len(source.spans),
     )
     context = dataset.context
     context.execution_options = stream_options(batches)
     context.target_max_block_size = 1  # a block is cut after each row
     context._max_num_blocks_in_streaming_gen_buffer = _WAITING_ROWS * world_size
-    context.custom_execution_callback_classes = [_Breather]
+    context.custom_execution_callback_classes = [Breather]
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     return dataset
 
 
-def stream_options(batches: recipe.Batches) -> ExecutionOptions:
-    """How a `step_stream` must be executed: in order, and not far ahead of training.
+def stream_options(
+    batches: recipe.Batches, labels: Mapping[str, str] | None = None
+) -> ExecutionOptions:
+    """How a `step_stream` must be executed: in order, and not far ahead of training; on the nodes
+    with these labels, if any.
 
     Ray Train takes these through its DataConfig and ignores those of the dataset.
     """
@@ -90,22 +97,29 @@ def stream_options(batches: recipe.Batches) -> ExecutionOptions:
     return ExecutionOptions(
         preserve_order=True,
         resource_limits=ExecutionResources.for_limits(object_store_memory=2 * window_bytes),
+        label_selector=dict(labels or {}) or None,
     )
 
 
 # Ray and pyarrow have no types for their base classes: hence the ignores, here and elsewhere.
-class _Breather(ExecutionCallback):  # type: ignore[misc]
-    """A pause in each round of Ray Data's scheduler.
+class Breather(ExecutionCallback):  # type: ignore[misc]  # Ray has no types
+    """A pause in each round of Ray Data's scheduler, longer with each in which nothing moved.
 
     While a task has more output than may be taken yet, which is nearly always here, Ray 2.60 goes
     round without waiting and takes two thirds of a core from training.
     """
 
-    def on_execution_step(self, _: Any) -> None:
-        time.sleep(_SECONDS_PER_ROUND)
+    def before_execution_starts(self, _: Any) -> None:
+        self._pause, self._taken = _SHORTEST_PAUSE, 0
+
+    def on_execution_step(self, executor: Any) -> None:
+        taken = sum(operator.metrics.num_outputs_taken for operator in executor._topology)
+        moved, self._taken = taken != self._taken, taken
+        self._pause = _SHORTEST_PAUSE if moved else min(2 * self._pause, _LONGEST_PAUSE)
+        time.sleep(self._pause)
 
 
-class _Windows(Datasource):  # type: ignore[misc]
+class _Windows(Datasource):  # type: ignore[misc]  # Ray has no types
     """Windows number `first` to `end` of all epochs; a task reads a span of them."""
 
     def __init__(self, plan: WindowPlan, start: Position, end: int) -> None:

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 from pyarrow.fs import FileSelector, FileType
 
-from pipeline.events import deliver_events, read_events
+from pipeline.errors import one_line
+from pipeline.event_log import deliver_events
+from pipeline.events import read_events
 from pipeline.files import filesystem_of
 from pipeline.metric_log import Delivery
 from pipeline.spool import spools_below
-from pipeline.tracking_server import TrackingServerError, is_away, one_line, open_client
+from pipeline.tracking_server import TrackingServerError, is_away, open_client
 
 
 @dataclass

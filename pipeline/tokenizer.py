@@ -67,6 +67,12 @@ class Tokenizer:
         return int(self._backend.get_vocab_size())
 
     @property
+    def vocabulary(self) -> list[str]:
+        """The tokens' names as in the JSON, by their ids; no two are the same."""
+        ids = self._backend.get_vocab()
+        return sorted(ids, key=lambda name: int(ids[name]))
+
+    @property
     def digest(self) -> str:
         """sha256 of the JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
@@ -96,11 +102,16 @@ class Tokenizer:
         a token that is not whole characters is its bytes, as in "<C3>"."""
         return [self._readable(token) for token in ids]
 
-    def _readable(self, token: int) -> str:
-        name = str(self._backend.id_to_token(token))
+    def bytes_of(self, token: int) -> bytes:
+        """What a token stands for; special tokens for nothing."""
         if token in (PAD, START, END):
-            return name
-        data = bytes(_BYTE_OF[character] for character in name)
+            return b""
+        return bytes(_BYTE_OF[character] for character in str(self._backend.id_to_token(token)))
+
+    def _readable(self, token: int) -> str:
+        if token in (PAD, START, END):
+            return SPECIAL_TOKENS[token]
+        data = self.bytes_of(token)
         try:
             return data.decode().replace(" ", "▁")
         except UnicodeDecodeError:

@@ -6,10 +6,10 @@ is written here may be written again: a call whose answer was lost can be repeat
 
 import getpass
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,21 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from pipeline.checkout import find_checkout
 from pipeline.corpus import Corpus
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, one_line
 from pipeline.pictures import draw_attention, draw_curves
-from pipeline.tracking_server import Client, one_line
+from pipeline.tracking_server import Client, create_experiment
 from pipeline.translate import Translator
 
 JOB_TAG = "heliograph.job"
+RELEASE, MODIFIED = "heliograph.version", "heliograph.modified"
+
+DATASET_DIGEST_LENGTH = 36
+"""As many characters of a digest MLflow keeps with a dataset."""
+SOURCE_LENGTH = 30_000
+"""MLflow refuses a dataset's source of more than 65,535 characters. Escaped twice, as it is there,
+this grows by a third, or by more where names are full of quotation marks."""
 
 
 def find_job(
@@ -72,6 +80,14 @@ def find_job(
     return newest, next(run.info.run_id for name, run in runs if name == newest)
 
 
+def job_before(name: str) -> str | None:
+    """The job that `train --new` left behind to begin this one; None: it is the first."""
+    number, stem = _attempt(name), name.rpartition(".")[0]
+    if number < 2:
+        return None
+    return stem if number == 2 else f"{stem}.{number - 1}"
+
+
 def open_run(
     client: Client, experiment: str, job_id: str, name: str, recipe: Mapping[str, Any]
 ) -> str:
@@ -82,11 +98,10 @@ def open_run(
     else:
         tags = {
             JOB_TAG: job_id,
-            "heliograph.version": version("heliograph"),
             MLFLOW_USER: getpass.getuser(),
             MLFLOW_SOURCE_NAME: "heliograph train",
             MLFLOW_SOURCE_TYPE: "JOB",
-            **_code_version(),
+            **code_version(),
         }
         run = client.create_run(_experiment_id(client, experiment), run_name=name, tags=tags)
     if not run.data.params:  # new, or an attempt ended between these two calls
@@ -109,10 +124,10 @@ def log_corpus(client: Client, run_id: str, corpus: Corpus, context: str) -> Non
     counts: dict[str, object] = {"seen": corpus.seen, "rows": corpus.rows}
     counts |= {f"dropped.{reason}": count for reason, count in corpus.dropped.items()}
     counts |= corpus.changed
-    source = CodeDatasetSource({"identity": json.dumps(corpus.identity)}).to_dict()
+    source = CodeDatasetSource({"identity": _shortened(corpus.identity)}).to_dict()
     dataset = Dataset(
         name=str(corpus.identity.get("location", context))[:500],
-        digest=corpus.digest[:36],
+        digest=corpus.digest[:DATASET_DIGEST_LENGTH],
         source_type=CodeDatasetSource._get_source_type(),
         source=json.dumps(source),
         profile=json.dumps(counts),
@@ -124,6 +139,21 @@ def log_corpus(client: Client, run_id: str, corpus: Corpus, context: str) -> Non
         run_id,
         params=[Param(f"corpus.{context}.{key}", str(value)) for key, value in parameters.items()],
     )
+
+
+def _shortened(identity: Mapping[str, Any]) -> str:
+    """As JSON that MLflow takes: of many files their number and a hash, not each one's name."""
+    short = dict(identity)
+    for key in ("files", "location"):
+        if len(json.dumps(short)) <= SOURCE_LENGTH:
+            break
+        if key in short:
+            text = json.dumps(short[key], sort_keys=True)
+            digest = sha256(text.encode()).hexdigest()
+            short[key] = (
+                f"{len(short[key])} files with sha256 {digest}, the first of them {text[:200]}"
+            )
+    return json.dumps(short)
 
 
 @dataclass(frozen=True)
@@ -203,15 +233,7 @@ def _experiment_id(client: Client, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    # Without a server, artifacts lie beside the database: MLflow's own default is a folder
-    # `mlruns`, whose mere presence switches it to another kind of store.
-    database = client.tracking_uri.removeprefix("sqlite:///")
-    location = None
-    if database != client.tracking_uri:
-        location = (Path(database).resolve().parent / "mlartifacts" / name).as_uri()
-    # Without this MLflow's pages show the experiment as one of prompts and agents.
-    kind = {"mlflow.experimentKind": "custom_model_development"}
-    return str(client.create_experiment(name, artifact_location=location, tags=kind))
+    return create_experiment(client, name)
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -224,12 +246,13 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
     return pairs
 
 
-def _code_version() -> dict[str, str]:
-    """The commit of the code that runs, where it runs from a git checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+def code_version() -> dict[str, str]:
+    """Of the code that runs: its release if it is installed, its commit where that is known."""
     try:
-        commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True, stderr=-3).strip()
-        dirty = subprocess.check_output([*git, "status", "--porcelain"], text=True, stderr=-3)
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-    return {MLFLOW_GIT_COMMIT: commit, "heliograph.modified": str(bool(dirty)).lower()}
+        release = {RELEASE: version("heliograph")}
+    except PackageNotFoundError:
+        release = {}
+    found = find_checkout(Path(__file__).parent)
+    if found is None:
+        return release
+    return {**release, MLFLOW_GIT_COMMIT: found.commit, MODIFIED: str(found.modified).lower()}

@@ -1,20 +1,27 @@
 """The tracking server: reaching it, and waiting a while for one that does not answer."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
-from typing import TypeAlias, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 import mlflow
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, one_line
 
 Client: TypeAlias = MlflowClient
 Answer = TypeVar("Answer")
 
 PATIENCE_SECONDS = 300.0
+GIVE_AGAIN = (
+    "what was decided up to now is kept; give the same command again when the server is there: "
+    "it completes what was begun"
+)
 
 
 class TrackingServerError(RuntimeError):
@@ -37,6 +44,62 @@ def open_client(uri: str) -> Client:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     return Client(uri)
+
+
+class PatientClient(MlflowClient):  # type: ignore[misc]  # MLflow's types are not looked at
+    """A client whose calls wait for a server that is away, those that may be made twice.
+
+    For commands that change little and must not stop halfway; training has queues instead.
+    """
+
+    READS = (
+        "get_experiment_by_name",
+        "get_logged_model",
+        "get_model_version",
+        "get_model_version_by_alias",
+        "get_registered_model",
+        "get_run",
+        "list_artifacts",
+        "search_experiments",
+        "search_model_versions",
+        "search_registered_models",
+        "search_runs",
+    )
+    SETS = (
+        "log_model_artifacts",
+        "log_text",
+        "set_logged_model_tags",
+        "set_model_version_tag",
+        "set_registered_model_alias",
+        "set_tag",
+    )
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name in PatientClient.READS:
+            return partial(_waiting, patiently, found)
+        if name in PatientClient.SETS:
+            return partial(_waiting, insist, found)
+        return found
+
+
+def _waiting(how: Callable[..., Any], call: Callable[..., Any], *words: Any, **named: Any) -> Any:
+    return how(partial(call, *words, **named), say, GIVE_AGAIN)
+
+
+def create_experiment(client: Client, name: str, folder: str | None = None) -> str:
+    """A new experiment's id.
+
+    Without a server, artifacts lie beside the database, under `folder` or else `name`: MLflow's own
+    default is a folder `mlruns`, whose mere presence switches it to another kind of store.
+    """
+    database = client.tracking_uri.removeprefix("sqlite:///")
+    location = None
+    if database != client.tracking_uri:
+        location = (Path(database).resolve().parent / "mlartifacts" / (folder or name)).as_uri()
+    # Without this MLflow's pages show the experiment as one of prompts and agents.
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client.create_experiment(name, artifact_location=location, tags=kind))
 
 
 def patiently(
@@ -77,6 +140,29 @@ def patiently(
         pause = min(2 * pause, 10.0)
 
 
+def insist(call: Callable[[], Answer], say: Callable[[str], None], afterwards: str) -> Answer:
+    """`patiently`, for setting what others may be setting at the same moment.
+
+    Of two that set something for the first time the store refuses one, and takes it when it comes
+    again.
+    """
+
+    def twice() -> Answer:
+        try:
+            return call()
+        except MlflowException as error:
+            if is_away(error):
+                raise
+            return call()
+
+    return patiently(twice, say, afterwards)
+
+
+def say(message: str) -> None:
+    """To the person watching; standard output belongs to results."""
+    print(message, file=sys.stderr, flush=True)
+
+
 def is_away(error: Exception) -> bool:
     """Whether the same call may succeed later: no connection, no answer in time, a server error.
 
@@ -92,10 +178,3 @@ def is_away(error: Exception) -> bool:
     else:
         return False
     return status >= 500 or status in (408, 429)
-
-
-def one_line(error: Exception) -> str:
-    """What a client said, without its line breaks; of a long one its beginning, which names the
-    address, and its end, which names the cause."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 220 else f"{text[:100]} … {text[-100:]}"

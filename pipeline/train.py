@@ -1,38 +1,49 @@
 """Training: Ray Train places the workers, restarts them after a failure, and feeds them batches."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import ray
 import ray.data
-from ray.data import Dataset
+from ray.exceptions import RayActorError
 from ray.train import (
-    DataConfig,
+    ControllerError,
     FailureConfig,
     LoggingConfig,
     Result,
     RunConfig,
     ScalingConfig,
     TrainingFailedError,
-    UserCallback,
 )
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 from pipeline import recipe
 from pipeline.errors import JobStopped
-from pipeline.events import log_event
+from pipeline.feed import StepShards
+from pipeline.fence import claim
 from pipeline.loop import training_loop
-from pipeline.mixture import Mixture
 from pipeline.placement import Placement
 from pipeline.plan import TrainingPlan
-from pipeline.stream import step_stream, stream_options
+from pipeline.reporter import Reporter
 from pipeline.training_state import TrainingState
+from pipeline.whole_starts import WholeStarts
 
-SECONDS_TO_STOP = 8.0
-"""After an interrupt, for a last checkpoint."""
+SECONDS_TO_START = 4.0
+"""After an interrupt, for workers that are being started: there is nothing yet to save."""
+SECONDS_TO_SAVE = 600.0
+"""For workers that train, to end the step or validation they are in and to take a checkpoint; a
+second interrupt does not wait for it."""
+
+SECONDS_BETWEEN_RESIZES = 60.0
+"""Of an elastic job; steps since the last checkpoint are taken again after each."""
+ATTEMPTS_TO_PLACE = 60
+"""Of a minute each, in which a lost node's workers find no room; then the job gives up."""
 
 
 def train(
@@ -48,17 +59,29 @@ def train(
     state = plan.checkpoints.newest_state()
     if plan.is_finished(state):
         return state
-    loop = partial(training_loop, plan, board)
-    fit = make_trainer(plan, placement, cluster, loop, [_Reporter(plan, cluster, board)]).fit
-    try:
-        outcome = _interruptible(fit, board).return_value
-    except TrainingFailedError:
-        if (failure := ray.get(board.failure.remote())) is not None:
-            raise JobStopped(failure) from None
-        raise
-    if outcome["interrupted"]:
-        raise KeyboardInterrupt
-    return TrainingState.from_json(outcome["state"])
+    loop = partial(training_loop, replace(plan, start=claim(plan.folder)), board)
+    lost = 0
+    while True:
+        reporter = Reporter(plan, cluster, placement.cpus_per_worker, board)
+        fit = make_trainer(plan, placement, cluster, loop, [reporter]).fit
+        try:
+            return TrainingState.from_json(_interruptible(fit, board).return_value)
+        except TrainingFailedError as error:
+            if (failure := ray.get(board.failure.remote())) is not None:
+                raise JobStopped(failure) from None
+            lost += 1
+            if not _lost_at_its_start(error) or lost > cluster.max_failures:
+                raise
+            most = cluster.max_failures
+            reporter.tell("failure", f"a worker died at its start, {lost} of at most {most} times")
+
+
+def _lost_at_its_start(error: TrainingFailedError) -> bool:
+    """Ray Train starts the workers again wherever one of them dies but in the moment in which they
+    receive the loop: there it ends."""
+    return isinstance(error, ControllerError) and isinstance(
+        error.controller_failure, RayActorError
+    )
 
 
 def _interruptible(fit: Callable[[], Result], board: Any) -> Result:
@@ -81,41 +104,28 @@ def _interruptible(fit: Callable[[], Result], board: Any) -> Result:
     try:
         ended.wait()
     except KeyboardInterrupt:
+        board.say.remote("stopping with a checkpoint; interrupt again to leave without it")
         board.want_stop.remote()
-        if not ended.wait(SECONDS_TO_STOP):
-            raise  # a long validation, or workers that were just being started
+        _wait_for_the_stop(ended, board)
+        if not results or not isinstance(results[0], BaseException):
+            raise
     if isinstance(results[0], BaseException):
         raise results[0]
     return results[0]
 
 
-class _Reporter(UserCallback):  # type: ignore[misc]
-    """Says what happened at each failure of the workers; lives in Ray Train's controller."""
-
-    def __init__(self, plan: TrainingPlan, cluster: recipe.Cluster, board: Any) -> None:
-        self._plan, self._max_failures, self._board = plan, cluster.max_failures, board
-        self._failures = 0
-
-    # Ray Train passes both by name.
-    def after_exception(
-        self,
-        run_context: Any,  # noqa: ARG002
-        worker_exceptions: dict[int, Exception],
-    ) -> None:
-        self._failures += 1
-        step = self._plan.checkpoints.newest_state().step
-        errors = "; ".join(
-            f"rank {rank}: {(str(error).strip() or repr(error)).splitlines()[-1][:200]}"
-            for rank, error in sorted(worker_exceptions.items())
-        )
-        message = (
-            f"workers failed, {self._failures} of at most {self._max_failures} times ({errors}); "
-            f"training goes on from the checkpoint of step {step}"
-        )
-        if self._failures > self._max_failures:
-            message = f"workers failed too often ({errors}); the last checkpoint is of step {step}"
-        self._board.say.remote(message)
-        log_event(self._plan.events, self._plan.run_id, "failure", step, message)
+def _wait_for_the_stop(ended: threading.Event, board: Any) -> None:
+    """Until it has come, cannot be expected, or all is saved and only Ray Train's own end is to
+    come, which takes seconds and nothing depends on."""
+    asked = time.monotonic()
+    while not ended.wait(0.2):
+        try:
+            phase = ray.get(board.phase.remote(), timeout=SECONDS_TO_START)
+        except Exception:  # Ray itself was told to end, too
+            return
+        limit = SECONDS_TO_START if phase == "starting" else SECONDS_TO_SAVE
+        if phase == "stopped" or time.monotonic() - asked > limit:
+            return
 
 
 def make_trainer(
@@ -123,17 +133,22 @@ def make_trainer(
     placement: Placement,
     cluster: recipe.Cluster,
     loop: Callable[[], Any],
-    callbacks: Sequence[UserCallback] = (),
+    callbacks: Sequence[WorkerGroupCallback] = (),
 ) -> TorchTrainer:
     """Ray Train set up for the plan; `loop` is what each worker runs."""
     gpu = {"GPU": 1} if placement.use_gpu else {}
     elastic = cluster.min_workers is not None and cluster.min_workers < placement.workers
+    if elastic:
+        # Ray counts again every 20 seconds what a lost node has left; until then it tries in vain.
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
     return TorchTrainer(
         loop,
         scaling_config=ScalingConfig(
             num_workers=(cluster.min_workers, placement.workers) if elastic else placement.workers,
             use_gpu=placement.use_gpu,
             resources_per_worker={"CPU": placement.cpus_per_worker} | gpu,
+            label_selector=dict(placement.labels) or None,
+            elastic_resize_monitor_interval_s=SECONDS_BETWEEN_RESIZES,
         ),
         run_config=RunConfig(
             # Ray Train would resume a run of the same name by itself; ours resumes by its own
@@ -142,46 +157,12 @@ def make_trainer(
             storage_path=f"{plan.folder}/ray",
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures,
-                controller_failure_limit=3,
+                controller_failure_limit=ATTEMPTS_TO_PLACE,
                 preemption_grace_s=cluster.preemption_grace_s,
             ),
             logging_config=LoggingConfig("ERROR"),
-            callbacks=list(callbacks),
+            callbacks=[WholeStarts(), *callbacks],
         ),
-        datasets={"steps": partial(ray.data.range, 1)},  # `_StepShards` puts the stream there
-        dataset_config=_StepShards(plan),
-    )
-
-
-class _StepShards(DataConfig):  # type: ignore[misc]
-    """Gives the workers their stream at each start: for as many as there are, from where the newest
-    checkpoint stands."""
-
-    def __init__(self, plan: TrainingPlan) -> None:
-        # Which node a batch lies on must not decide who gets it.
-        super().__init__(
-            execution_options=stream_options(plan.batches), enable_shard_locality=False
-        )
-        self._plan = plan
-
-    def configure(
-        self, datasets: dict[str, Any], world_size: int, *arguments: Any, **others: Any
-    ) -> list[dict[str, Any]]:
-        steps = {name: _remaining_steps(self._plan, world_size) for name in datasets}
-        shards = super().configure(steps, world_size, *arguments, **others)
-        return cast(list[dict[str, Any]], shards)
-
-
-def _remaining_steps(plan: TrainingPlan, world_size: int) -> Dataset:
-    state = plan.checkpoints.newest_state()
-    return step_stream(
-        Mixture.load(plan.corpora),
-        plan.tokenizer,
-        plan.batches,
-        plan.augment,
-        seed=plan.seed,
-        epochs=plan.train.epochs,
-        world_size=world_size,
-        start=state.position,
-        max_steps=plan.train.steps - state.step if plan.train.steps is not None else None,
+        datasets={"steps": partial(ray.data.range, 1)},  # `StepShards` puts the stream there
+        dataset_config=StepShards(plan, placement),
     )

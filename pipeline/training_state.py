@@ -1,10 +1,16 @@
 """Where training stands: all that is neither a weight nor a moment, as JSON beside them."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from pipeline.step import Meter
 from pipeline.windows import Position
+
+if TYPE_CHECKING:  # whoever only reads a state need not load torch
+    from torch import Tensor
+
+    from pipeline.batches import MicroBatch
 
 
 @dataclass(frozen=True)
@@ -15,6 +21,36 @@ class Validation:
     loss: float
     bleu: float
     chrf: float
+
+
+@dataclass
+class Meter:
+    """Sums over the steps since it was last read, on this rank.
+
+    The loss is a tensor while steps are added, so that adding it does not wait for a GPU.
+    """
+
+    loss: "float | Tensor" = 0.0
+    target_tokens: int = 0
+    positions: int = 0
+    padding: int = 0
+    too_many_tokens: int = 0
+    """Pairs that were passed over because they exceed a micro-batch's budget."""
+    skipped: int = 0
+    """Steps that changed nothing. Their loss and their tokens are not counted."""
+    seconds: float = 0.0
+    wait: float = 0.0
+    """Of `seconds`, those spent waiting for data."""
+
+    def add_batches(self, micro_batches: "Iterable[MicroBatch]", pad_id: int) -> None:
+        """Count positions and padding, on both sides."""
+        for batch in micro_batches:
+            for ids in (batch.source, batch.target_out):
+                self.positions += ids.numel()
+                self.padding += int((ids == pad_id).sum())
+
+    def plus(self, other: "Meter") -> "Meter":
+        return Meter(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,22 @@
 """A finished model at work, in any process that has only the registry: scores, translations."""
 
+from collections.abc import Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline import registry
 from pipeline.cluster import start_ray
 from pipeline.corpus import prepare_corpus
+from pipeline.engines import ENGINE, Engine, open_engine
 from pipeline.evaluate import evaluate, read_evaluation_set
+from pipeline.ledger import open_ledger
 from pipeline.model_folder import read_settings
-from pipeline.recipe import Data, Evaluate, Location
+from pipeline.pinned_sets import pin_set
+from pipeline.recipe import Data, Decoding, Location
+from pipeline.recipe_file import parse_decoding
 from pipeline.source import check_source
-from pipeline.translate import Translator
+from pipeline.translate import RunsModel
+from pipeline.versions import list_versions, open_registry
 
 
 def evaluate_model(
@@ -19,6 +25,7 @@ def evaluate_model(
     source: str = "source",
     target: str = "target",
     split: str = "validation",
+    engine: Engine = ENGINE,
 ) -> dict[str, Any]:
     """Score a model on the evaluation set that it brings, or on another.
 
@@ -29,18 +36,10 @@ def evaluate_model(
     Returns:
         The result as `heliograph evaluate --json` prints it.
     """
-    data = None
-    if location is not None:
-        data = Data(train=location, validation=location, source=source, target=target)
-        check_source(location, data, split)
+    data = None if location is None else _check(location, source, target, split)
     folder = registry.fetch_model(model)
-    if data is None:
-        pairs = read_evaluation_set(folder)
-    else:
-        start_ray()
-        with TemporaryDirectory() as storage:
-            pairs = prepare_corpus(data.validation, data, split, 512, storage).head(None)
-    scores = evaluate(Translator.load(folder), pairs, read_settings(folder))
+    pairs = read_evaluation_set(folder) if data is None else _read(data, split)
+    scores = evaluate(open_engine(folder, engine), pairs, read_settings(folder))
     return {
         "bleu": scores.bleu,
         "chrf": scores.chrf,
@@ -49,7 +48,44 @@ def evaluate_model(
     }
 
 
-def load_translator(model: str) -> tuple[Translator, Evaluate]:
-    """A translator of any MODEL, and the decoding settings that it was scored with."""
+def pin_evaluation_set(
+    name: str, set_name: str, location: Location, source: str, target: str, split: str
+) -> dict[str, Any]:
+    """Pin a data set for the gate's rules about the registered model `name`.
+
+    Returns:
+        The result as `heliograph pin --json` prints it.
+    """
+    data = _check(location, source, target, split)
+    client = open_registry()
+    list_versions(client, name)
+    pairs = _read(data, split)
+    ledger = open_ledger(client, name)
+    return pin_set(client, ledger, set_name, pairs, str(location), f"{source}→{target}")
+
+
+def _check(location: Location, source: str, target: str, split: str) -> Data:
+    data = Data(train=location, validation=location, source=source, target=target)
+    check_source(location, data, split)
+    return data
+
+
+def _read(data: Data, split: str) -> list[tuple[str, str]]:
+    """The usable pairs of the data set."""
+    start_ray()
+    with TemporaryDirectory() as storage:
+        return prepare_corpus(data.validation, data, split, 512, storage).head(None)
+
+
+def load_translator(
+    model: str, engine: Engine = ENGINE, decoding: Sequence[str] = ()
+) -> tuple[RunsModel, Decoding]:
+    """What translates with any MODEL, and the decoding settings that it was scored with, unless
+    `decoding` says otherwise: key=value.
+
+    Raises:
+        RequestError: the model is not there, has no export for that engine, or a setting is wrong.
+    """
     folder = registry.fetch_model(model)
-    return Translator.load(folder), read_settings(folder)
+    settings = parse_decoding(read_settings(folder), decoding)
+    return open_engine(folder, engine), settings

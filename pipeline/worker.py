@@ -21,31 +21,33 @@ import torch
 import torch.distributed as dist
 from ray.train.torch import get_device
 from ray.train.v2._internal.execution.context import get_train_context
-from torch.nn.parallel import DistributedDataParallel
 
-from model import SmoothedLoss, Transformer, inverse_square_root
+from model import Transformer, inverse_square_root
 from pipeline.background import BackgroundSaver
 from pipeline.batches import Step, iterate_steps
 from pipeline.checkpoint import Snapshot, average, load_optimizer
 from pipeline.corpus import Corpus
 from pipeline.errors import JobStopped
 from pipeline.events import log_event
+from pipeline.fence import Fence
 from pipeline.metric_log import MetricLog
 from pipeline.model_folder import load_model, load_weights
-from pipeline.node_monitor import monitor_node
 from pipeline.plan import TrainingPlan
 from pipeline.progress import Progress
 from pipeline.step import (
-    Meter,
     autocast_for,
+    data_parallel,
     empty_micro_batch,
     make_optimizer,
     model_config,
+    over_all_ranks,
     seed_of,
     training_step,
 )
+from pipeline.stopwatch import Stopwatch
+from pipeline.telemetry import Telemetry
 from pipeline.tokenizer import Tokenizer
-from pipeline.training_state import Validation
+from pipeline.training_state import Meter, Validation
 from pipeline.validate import validation_loss, validation_scores
 
 SECONDS_BETWEEN_ASKING = 0.2
@@ -67,33 +69,33 @@ class Worker:
         self.tokenizer = Tokenizer.load(plan.tokenizer)
         self.validation_pairs = Corpus.load(plan.validation_corpus).head(None)
         self.meter = Meter()
+        self.stopping = False
         self._asked, self._answer = 0.0, board.stop_wanted.remote()
         self._restore()
-        self.module = DistributedDataParallel(
-            SmoothedLoss(self.model, plan.train.label_smoothing), gradient_as_bucket_view=True
-        )
+        self.stopwatch = Stopwatch(self.device)
+        self.telemetry = Telemetry(Path(plan.folder).name, self.rank, self.stopwatch)
+        self.module = data_parallel(self.model, plan.train.label_smoothing, self.stopwatch)
         self.log = self.saver = None
         if self.rank == 0:
             self.log = MetricLog(plan.tracking_uri, plan.run_id, f"{plan.spools}/training")
             self.snapshot = Snapshot(self.model, self.optimizer, self.tokenizer, plan.recipe_yaml)
             kept = plan.train.keep_checkpoints, plan.train.keep_best
-            self.saver = BackgroundSaver(plan.checkpoints, *kept, self._damaged)
+            check = Fence(plan.folder, plan.start).check
+            self.saver = BackgroundSaver(plan.checkpoints, *kept, self._damaged, check)
 
     def __enter__(self) -> "Worker":
-        # One process of every node reports for it.
-        self.monitor = monitor_node(
-            self.plan.tracking_uri, self.plan.run_id, self.plan.spools, self.plan.run_started
-        )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         try:
+            self.telemetry.export()
             if self.saver is not None:
                 self.saver.__exit__(kind, *error)
         finally:
-            self.monitor.finish()
             if self.log is not None:
-                self.log.close(timeout=10.0)
+                self.log.close(timeout=2.0)  # the driver delivers what does not arrive by then
+                if self.stopping and kind is None:
+                    ray.get(self.board.enter.remote("stopped"))
 
     def _restore(self) -> None:
         """Model, optimizer and state from the newest checkpoint, or fresh from the seed."""
@@ -124,6 +126,11 @@ class Worker:
         self._asked, self._answer = time.monotonic(), self.board.stop_wanted.remote()
         return wanted
 
+    def agree_to_stop(self) -> None:
+        """Let the driver know that its wish is followed, and by `__exit__` that all is saved."""
+        self.stopping = True
+        self.board.enter.remote("stopping")
+
     def is_announced_to_go(self) -> bool:
         """Whether the node of any worker will go away soon. `ray.train.get_preemption_info` says it
         too, but waits for all workers."""
@@ -132,7 +139,11 @@ class Worker:
     def steps(self) -> Iterator[Step]:
         """This rank's share of the steps that remain."""
         shard = ray.train.get_dataset_shard("steps")
-        return iterate_steps(shard, self.rank, self.world_size, self.state.position)
+        steps = iterate_steps(shard, self.rank, self.world_size, self.state.position)
+        for count, step in enumerate(steps):
+            if self.rank == 0 and count == 0:
+                self.board.enter.remote("training")
+            yield step
 
     def due(self, *intervals: int) -> bool:
         """Whether this step is a multiple of one of the intervals, or the last one."""
@@ -158,6 +169,7 @@ class Worker:
                 [batch.to(self.device) for batch in batches],
                 step.target_tokens,
                 plan.clip_norm,
+                self.stopwatch,
                 autocast_for(plan.precision, self.device),
             ),
             step,
@@ -165,7 +177,9 @@ class Worker:
         self._count(step, loss)
         self.meter.wait += wait
         self.meter.seconds += wait + time.perf_counter() - started
-        self.epochs_done = _epochs_done(step)
+        self.epochs_done = step.epochs_done
+        self.stopwatch.add("data", wait)
+        self.telemetry.took_step(step.own_target_tokens)
         if self.due(self.plan.log_every_steps):
             self.report()
 
@@ -192,7 +206,7 @@ class Worker:
         if skipped > self.plan.train.max_skipped_steps:
             raise JobStopped(
                 f"the gradient of step {self.state.step} is {self.norm}, and {skipped} steps in a "
-                f"row changed nothing; this one is {step.position} with {_described(step)}. Lower "
+                f"row changed nothing; this one is {step.position} with {step.described()}. Lower "
                 "train.learning_rate, raise train.warmup_steps, or look at these pairs"
             )
 
@@ -207,13 +221,13 @@ class Worker:
                 raise
             raise JobStopped(
                 f"step {self.state.step + 1} needs more memory than {self.device} of rank "
-                f"{self.rank} has: {_described(step)}. Lower batches.tokens_per_micro_batch from "
+                f"{self.rank} has: {step.described()}. Lower batches.tokens_per_micro_batch from "
                 f"{self.plan.batches.tokens_per_micro_batch}, or the model's sizes"
             ) from error
 
     def report(self) -> None:
         """Sum up the steps since the last report, over all ranks; log them."""
-        meter, self.meter = self.meter.reduce(self.device), Meter()
+        meter, self.meter = over_all_ranks(self.meter, self.device), Meter()
         self.state = replace(self.state, total=self.state.total.plus(meter))
         if self.log is None:
             return
@@ -235,13 +249,16 @@ class Worker:
             bleu = self.state.latest.bleu if self.state.latest else None
             done = self.plan.share_done(self.state, self.epochs_done)
             self.board.post.remote(Progress(self.state.step, done, loss, bleu, speed))
+            self.telemetry.set({"step": self.state.step, "loss": loss, "bleu": bleu})
         if math.isfinite(self.norm):
             values["train/gradient_norm"] = self.norm
         self.log.log(self.state.step, values)
 
     def validate(self) -> None:
         """Loss and BLEU on the validation set, each rank computing a share; all ranks know both."""
+        self.stopwatch.start("validation")
         measured = self._measure()
+        self.stopwatch.stop()
         self.state = self.state.with_validation(measured)
         if self.log is not None:
             values = {"valid/loss": measured.loss, "valid/bleu": measured.bleu}
@@ -273,7 +290,9 @@ class Worker:
         """A copy of everything, and what writes it; then training may go on."""
         assert self.log is not None
         write = self.snapshot.take(self.state)
-        self.log.log(self.state.step, {"train/checkpoint_pause": time.perf_counter() - started})
+        pause = time.perf_counter() - started
+        self.stopwatch.add("checkpoint", pause)
+        self.log.log(self.state.step, {"train/checkpoint_pause": pause})
         self.log.persist()  # with this checkpoint, the metrics up to here are not computed again
         return write
 
@@ -300,24 +319,7 @@ class Worker:
                 self.plan.averages.save(self.state.step, self.snapshot.take(self.state))
 
 
-def _epochs_done(step: Step) -> float:
-    """How many epochs are gone through after this step."""
-    windows = step.position.window + (step.position.step + 1) / step.steps_in_window
-    return step.position.epoch + windows / step.windows_in_epoch
-
-
-def _described(step: Step) -> str:
-    """This rank's micro-batches of the step, for messages."""
-    shapes = [
-        f"{len(batch.pairs)} pairs of {batch.source.shape[1]} source and "
-        f"{batch.target_in.shape[1]} target tokens (number {batch.pairs[0]} of the corpus and on)"
-        for batch in step.micro_batches
-    ]
-    return ", ".join(shapes) or "no pairs on this rank"
-
-
 def _is_out_of_memory(error: Exception) -> bool:
     """torch has a class for it on GPUs only."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(
-        error
-    )
+    on_cpu = "can't allocate memory" in str(error)
+    return on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)

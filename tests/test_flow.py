@@ -7,61 +7,21 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from huggingface_hub import ModelCard
 from mlflow.tracking import MlflowClient
 
-from pipeline import grammar
 from pipeline.job import run_training_job
-from pipeline.recipe import Recipe
-from pipeline.recipe_file import parse_recipe
+from pipeline.lineage import descend, trace
+from pipeline.registry import fetch_model
+from tests.small_job import small_recipe
 
 STEPS = 12
-
-
-def small_recipe(folder: Path, **sections: Any) -> Recipe:
-    """A job of seconds on 600 sentence pairs."""
-    for split, count in (("train", 600), ("validation", 40)):
-        lines = [
-            json.dumps({"translation": {"en": source, "de": target}})
-            for source, target in grammar.pairs(split)[:count]
-        ]
-        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    tree: dict[str, Any] = {
-        "name": "small",
-        "storage": str(folder / "storage"),
-        "data": {
-            "train": str(folder / "train.jsonl"),
-            "validation": str(folder / "validation.jsonl"),
-            "source": "en",
-            "target": "de",
-        },
-        "tokenizer": {"vocabulary_size": 400},
-        "batches": {
-            "tokens_per_micro_batch": 256,
-            "tokens_per_step": 1024,
-            "piece_rows": 50,
-            "window_pieces": 4,
-        },
-        "model": {
-            "width": 32,
-            "heads": 2,
-            "encoder_layers": 1,
-            "decoder_layers": 1,
-            "feed_forward": 64,
-        },
-        "train": {"steps": STEPS, "warmup_steps": 4, "checkpoint_steps": 5},
-        "validation": {"every_steps": 6},
-        "evaluate": {"beam": 2},
-        "registry": {"promote": True},
-        "cluster": {"workers": 2},
-    }
-    for name, values in sections.items():
-        tree[name] = {**tree.get(name, {}), **values} if isinstance(values, dict) else values
-    return parse_recipe(tree)
 
 
 @pytest.fixture(scope="module")
@@ -171,13 +131,45 @@ def test_lines_in_are_lines_out(job: dict[str, Any], tmp_path: Path) -> None:
 def test_the_champion_is_not_promoted_again(job: dict[str, Any], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.promote", "small", "--json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 3, done.stderr
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "promoted": False,
         "reason": "version 1 is the champion already",
         "champion": 1,
         "previous": 1,
+        "number": None,
+        "verdicts": [],
     }
+
+
+def test_the_version_says_what_it_was_made_from(
+    job: dict[str, Any], client: MlflowClient, tmp_path: Path
+) -> None:
+    run = client.get_run(job["run_id"])
+    digests = [run.data.params[f"corpus.{use}.digest"] for use in ("train", "validation")]
+    found = trace("models:/small@champion")
+    data = [(each.context, each.digest, each.rows) for each in found.provenance.data]
+    assert data == [("train", digests[0], 600), ("validation", digests[1], 40)]
+    tokenizer = client.download_artifacts(job["run_id"], "tokenizer.json", str(tmp_path))
+    assert found.provenance.tokenizer == sha256(Path(tokenizer).read_bytes()).hexdigest()
+    assert found.run is not None
+    assert (found.run.id, found.run.status) == (job["run_id"], "FINISHED")
+    assert found.promotion is not None
+    assert [(use.name, use.version) for use in descend(digests[0][:12]).uses] == [("small", 1)]
+
+
+def test_the_version_has_its_model_card(job: dict[str, Any], client: MlflowClient) -> None:
+    version = client.get_model_version("small", "1")
+    card = ModelCard.load(Path(fetch_model("models:/small/1"), "README.md"))
+    bleu, chrf = card.data.eval_results or []
+    assert bleu.metric_value == job["metrics"]["valid/bleu"]
+    assert chrf.metric_value == job["metrics"]["valid/chrf"]
+    facts = [f"step {int(job['checkpoint'][-8:])} |", "| optimizer steps | 12 |", "600 | none |"]
+    facts += [version.tags["heliograph.signatures"].split('"')[3].replace("|", "\\|")]
+    for fact in facts:
+        assert fact in card.text
+        assert fact in version.description
+    assert "heliograph translate models:/small/1" in version.description
 
 
 def test_nothing_stored_is_a_pickle(job: dict[str, Any], home: Path) -> None:

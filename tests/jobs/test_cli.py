@@ -29,7 +29,7 @@ def test_both_spellings_fail_alike(words: tuple[str, ...], heliograph: Command) 
 
 def test_help_names_every_verb(heliograph: Command) -> None:
     listed = re.findall(r"^  (\w+)  +\w", heliograph("--help").stdout, flags=re.MULTILINE)
-    assert listed == [*VERBS, "submit"]
+    assert listed == [*VERBS, "submit", "status", "logs", "stop"]
     assert {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"} == {
         *listed,
         "cli",

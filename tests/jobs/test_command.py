@@ -126,7 +126,9 @@ def test_libraries_are_muted_unless_the_user_has_said_otherwise() -> None:
     script = (
         "import logging, os; from jobs.command import mute_libraries; mute_libraries(); "
         "print(os.environ['MLFLOW_DISABLE_TELEMETRY'], os.environ['RAY_USAGE_STATS_ENABLED'],"
-        " 'RAY_AUTH_MODE' in os.environ, logging.getLogger('mlflow').level)"
+        " 'RAY_AUTH_MODE' in os.environ, logging.getLogger('mlflow').level); "
+        "from ray.dashboard.modules import dashboard_sdk; dashboard_sdk.logger.info('uploading'); "
+        "dashboard_sdk.logger.error('lost')"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -136,3 +138,5 @@ def test_libraries_are_muted_unless_the_user_has_said_otherwise() -> None:
         check=True,
     )
     assert done.stdout.split() == ["true", "1", "False", str(logging.ERROR)]
+    assert "lost" in done.stderr
+    assert "uploading" not in done.stderr

@@ -1,52 +1,88 @@
-"""Jobs on a real Ray: their logs come here whole, and their exit codes are ours."""
+"""Jobs on a real Ray: their logs come here whole, their exit codes are ours, and what is secret
+stays so."""
 
+import hashlib
 import json
 import os
+import pty
+import re
+import select
 import shlex
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import ray
+import requests
+from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from typer.testing import CliRunner
 
-import jobs.submit
 from jobs.command import application
-from jobs.submit import (
-    PASSED_ON,
-    LogWriter,
-    check_request,
-    connect,
-    exit_code,
-    follow,
-    runtime_environment,
-    submit,
-)
+from jobs.logs import logs
+from jobs.status import status
+from jobs.stop import stop
+from jobs.submit import check_request, exit_code, submit
+from pipeline import parcel
 from pipeline.errors import RequestError
+from pipeline.job_server import JobServer, Log, connect, follow
+from pipeline.job_server import submit as submit_to
+from pipeline.parcel import SETTINGS, Parcel, pack
+from pipeline.sealed import ray_token
 from tests.jobs.conftest import ROOT
 
-PYTHON = shlex.quote(sys.executable)
+SECRET = "planted-3c1f9a"
+
+JOB = """\
+import hashlib, os, time
+import ray
+from jobs.command import Answer, command, run_alone
+
+def digest():
+    return hashlib.sha256(os.environ.get("MLFLOW_TRACKING_PASSWORD", "").encode()).hexdigest()
+
+@command
+def evaluate(model: str) -> Answer:
+    print("ran", model, flush=True)
+    if model == "wait":
+        time.sleep(600)
+    if model == "secret":
+        os.environ["RAY_ADDRESS"] = "CLUSTER"
+        ray.init(log_to_driver=False)
+        print("driver", digest())
+        print("worker", ray.get(ray.remote(num_cpus=0)(digest).remote()))
+        return Answer("", {})
+    return Answer("", {"model": model}, exit_code=int(model))
+
+run_alone(evaluate)
+"""
+"""Stands in for a verb's module in the folder that is sent: that is the code that a job runs.
+
+It says which Ray is its own: the job server tells a driver of whichever it finds on its machine.
+"""
 
 
 @pytest.fixture(scope="module")
-def address(ray_cluster: None) -> Iterator[str]:
+def server(ray_cluster: None) -> Iterator[JobServer]:
     """The job server of the tests' Ray, once it takes jobs: its agent starts after Ray."""
     from ray._private.worker import get_dashboard_url
 
     before = os.environ.get("RAY_API_SERVER_ADDRESS")
-    address = f"http://{get_dashboard_url()}"
-    client = connect(address)
+    server = connect(f"http://{get_dashboard_url()}")
     for _ in range(60):
         try:
-            client.submit_job(entrypoint="true")
+            server.submit_job(entrypoint="true")
             break
         except RuntimeError:
             time.sleep(0.5)
-    yield address
+    yield server
     os.environ.pop("RAY_API_SERVER_ADDRESS", None)
     if before is not None:
         os.environ["RAY_API_SERVER_ADDRESS"] = before
@@ -54,123 +90,223 @@ def address(ray_cluster: None) -> Iterator[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to submit from."""
+    """A folder to submit from; its jobs find this Python and this source tree."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipe.yaml").write_text(
         "name: tiny\ndata: {train: nowhere.parquet, validation: nowhere.parquet}\n"
         "train: {steps: 2}\nstorage: /tmp\n"
     )
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(parcel, "SETTINGS", (*SETTINGS, "PATH", "PYTHONPATH"))
     return tmp_path
 
 
-def test_logs_and_exit_codes(address: str, folder: Path) -> None:
+@pytest.fixture
+def stand_in(folder: Path, server: JobServer) -> Path:
+    """A folder whose `evaluate` ends with the exit code that it is given as its model."""
+    (folder / "jobs").mkdir()
+    address = ray.get_runtime_context().gcs_address
+    (folder / "jobs" / "evaluate.py").write_text(JOB.replace("CLUSTER", address))
+    # All else is where it was.
+    (folder / "jobs" / "__init__.py").write_text(f"__path__.append({str(ROOT / 'jobs')!r})\n")
+    return folder
+
+
+def run(verb: Any, *words: str) -> Any:
+    return CliRunner().invoke(application(verb), [*words, "--json"])
+
+
+def result_of(done: Any) -> Any:
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_logs_and_exit_codes(server: JobServer, folder: Path) -> None:
     """Four jobs at once: success, the exit code of a gate, a signal, and one that is stopped."""
     (folder / "mlflow.db").write_text("not for the cluster")
-    print_lines = f"{PYTHON} -c 'for n in range(2000): print(n, \"ü\")'"
-    client = connect(address)
+    print_lines = f"{shlex.quote(sys.executable)} -c 'for n in range(2000): print(n, \"ü\")'"
+    sent = pack(folder, "train", "image", {}, "").runtime_env
     jobs = [
-        client.submit_job(entrypoint=entrypoint, runtime_env=runtime_environment({}))
+        server.submit_job(entrypoint=entrypoint, runtime_env=sent)
         for entrypoint in (f"{print_lines}; ls", "exit 3", "kill -9 $$", "sleep 600")
     ]
-    client.stop_job(jobs[3])
-    logs: list[list[str]] = [[] for _ in jobs]
-    ends = [follow(client, job, log.append, pause=0.2) for job, log in zip(jobs, logs, strict=True)]
-    assert [exit_code(details) for details in ends] == [0, 3, 128 + 9, 1]
-    lines = "".join(logs[0]).splitlines()
+    server.stop_job(jobs[3])
+    shown = [StringIO() for _ in jobs]
+    ends = [
+        follow(server, job, Log(stream), lambda _: None, pause=0.2)
+        for job, stream in zip(jobs, shown, strict=True)
+    ]
+    assert [exit_code(details) for details in ends] == [0, 3, 128 + 9, 130]
+    lines = shown[0].getvalue().splitlines()
     assert lines[-2001:] == [*(f"{number} ü" for number in range(2000)), "recipe.yaml"]
 
 
-@pytest.mark.usefixtures("folder")
-def test_a_mistake_on_the_cluster_is_exit_code_2(
-    address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("stand_in")
+def test_a_verb_s_exit_code_is_that_of_submit() -> None:
+    for code in (0, 1, 3):
+        done = run(submit, "evaluate", str(code))
+        assert done.exit_code == code, done.stderr
+        result = result_of(done)
+        assert re.fullmatch(r"evaluate-\d+", result["job"])
+        assert (result["exit_code"], result["result"]) == (code, {"model": str(code)})
+        assert f"ran {code}" in done.stderr
+    listed = run(status)
+    assert [row["exit_code"] for row in result_of(listed)["jobs"][:3]] == [3, 1, 0]
+    assert result_of(run(status, result["job"]))["command"] == "evaluate --json 3"
+    log = CliRunner().invoke(application(logs), [result["job"]])
+    assert "ran 3" in log.stdout
+    assert run(logs, result["job"], "--follow").exit_code == 3
+
+
+@pytest.mark.usefixtures("folder", "server")
+def test_a_mistake_on_the_cluster_is_exit_code_2() -> None:
     """What only the cluster can see, a file that it does not have, ends like a mistake here."""
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(jobs.submit, "PASSED_ON", (*PASSED_ON, "PATH", "PYTHONPATH"))
-    words = ["train", "recipe.yaml", "name=a b", "--address", address, "--json"]
-    done = CliRunner().invoke(application(submit), words)
+    done = run(submit, "train", "recipe.yaml", "name=a b")
     assert done.exit_code == 2, "here: the name is wrong"
     assert "name: 'a b'" in done.stderr
 
-    words[2] = "track.experiment=it's here"
-    done = CliRunner().invoke(application(submit), words)
-    assert "heliograph: error: " in done.stderr
-    assert "nowhere.parquet" in done.stderr
-    assert "track.experiment=it" in done.stderr
-    assert done.exit_code == 2, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert (result["status"], result["exit_code"], result["result"]) == ("FAILED", 2, None)
-    assert result["job"] in done.stderr
+    for attempt in (1, 2):
+        done = run(submit, "train", "recipe.yaml", "track.experiment=it's here")
+        assert "heliograph: error: " in done.stderr
+        assert "nowhere.parquet" in done.stderr
+        assert done.exit_code == 2, done.stderr
+        result = result_of(done)
+        assert (result["status"], result["exit_code"], result["result"]) == ("FAILED", 2, None)
+        assert re.fullmatch(rf"tiny-[0-9a-f]{{10}}-{attempt}", result["job"])
+        assert f"job {result['job']}: train" in done.stderr
+    for verb in (status, logs, stop):
+        done = run(verb, "tiny")
+        assert done.exit_code == 2
+        assert "job 'tiny' is not on this cluster; there: " in done.stderr
+        assert result["job"] in done.stderr
 
 
-def test_the_address_that_was_typed_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:2")
-    with pytest.raises(RequestError, match=r"no Ray job server answers at http://127\.0\.0\.1:1;"):
-        connect("http://127.0.0.1:1")
+def test_while_a_job_runs_its_command_follows_it_and_others_are_refused(server: JobServer) -> None:
+    sent = Parcel("code", {})
+
+    def submit_again(entrypoint: str, sent: Parcel = sent, *, alone: bool = True) -> Any:
+        return submit_to(server, "alone", entrypoint, sent, alone=alone)
+
+    assert submit_again("sleep 600") == ("alone-1", True)
+    assert submit_again("sleep 600") == ("alone-1", False)
+    with pytest.raises(RequestError, match=r"alone-1 runs already, by another command \(sleep 6"):
+        submit_again("sleep 601")
+    with pytest.raises(RequestError, match=r"alone-1 runs already, by another code, .*stop"):
+        submit_again("sleep 600", Parcel("changed", {}))
+    assert submit_again("true", alone=False) == ("alone-2", True)
+    assert result_of(run(stop, "alone-1"))["status"] == "STOPPED"
+    assert submit_again("true") == ("alone-3", True)
 
 
-def test_secrets_travel_in_the_environment_only() -> None:
-    environment = {"MLFLOW_TRACKING_PASSWORD": "s3cret", "HOME": "/root", "RAY_AUTH_MODE": "token"}
-    sent = runtime_environment(environment)
-    assert sent["env_vars"] == {"MLFLOW_TRACKING_PASSWORD": "s3cret"}
+@pytest.mark.timeout(240)
+def test_ctrl_c_leaves_the_job_running_or_stops_it(server: JobServer, stand_in: Path) -> None:
+    process, _ = start_submit(stand_in, subprocess.DEVNULL)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    said = (stand_in / "log").read_text()
+    job = re.findall(r"job (evaluate-\d+) runs on; ", said)[0]
+    assert server.get_job_info(job).status == "RUNNING"
+    assert run(stop, job).exit_code == 0
+    assert run(logs, job, "--follow").exit_code == 130
+
+    terminal, other = pty.openpty()
+    process, job = start_submit(stand_in, other)
+    os.killpg(process.pid, signal.SIGINT)
+    read_until(terminal, "Otherwise it runs on. [y/N]:")
+    os.write(terminal, b"y\n")
+    assert process.wait(60) == 130
+    assert server.get_job_info(job).status == "STOPPED"
 
 
-@given(st.lists(st.text(max_size=6), max_size=6), st.data())
-def test_the_log_is_written_once_wherever_it_breaks_off(
-    chunks: list[str], data: st.DataObject
+def start_submit(folder: Path, terminal: int) -> tuple[subprocess.Popen[bytes], str]:
+    """`heliograph submit` of a job that waits; returns it and the job's name once the job runs."""
+    log = folder / "log"
+    with log.open("wb") as file:
+        on_terminal = terminal != subprocess.DEVNULL
+        process = subprocess.Popen(
+            # -P: not the stand-in, which is in this folder for the job.
+            [sys.executable, "-P", "-c", WITH_SETTINGS, "submit", "evaluate", "wait"],
+            stdin=terminal,
+            stdout=file,
+            stderr=terminal if on_terminal else file,
+            start_new_session=True,
+            # A shell's background commands ignore it, and what they start would inherit that.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )
+    deadline = time.monotonic() + 120
+    while "ran wait" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    rows = result_of(run(status))["jobs"]
+    return process, str(rows[0]["job"])
+
+
+WITH_SETTINGS = """
+from jobs.cli import main
+from pipeline import parcel
+parcel.SETTINGS = (*parcel.SETTINGS, "PATH", "PYTHONPATH")
+main()
+"""
+
+
+def read_until(terminal: int, text: str, seconds: float = 30.0) -> None:
+    read, deadline = b"", time.monotonic() + seconds
+    while text.encode() not in read:
+        ready, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
+        assert ready, read
+        read += os.read(terminal, 1000)
+
+
+@pytest.mark.timeout(150)
+def test_a_secret_is_found_in_the_job_s_processes_and_nowhere_else(
+    server: JobServer, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often the stream breaks off and starts again at the beginning, no character is
-    doubled or lost."""
-    whole = "".join(chunks)
-    client = BreakingClient(chunks, lambda: data.draw(st.integers(0, len(chunks))))
-    written: list[str] = []
-    follow(client, "job", written.append, pause=0)  # type: ignore[arg-type]
-    assert "".join(written) == whole
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+    done = run(submit, "evaluate", "secret")
+    digest = hashlib.sha256(SECRET.encode()).hexdigest()
+    for process in ("driver", "worker"):
+        assert f"{process} {digest}" in done.stderr
+    found = places_that_say(server, lambda text: SECRET in text)
+    assert found == []
+    assert SECRET not in done.stderr + done.stdout
+    # The search sees what it is shown: the sealed text is in the job API, and logs name the job.
+    assert "job API" in places_that_say(server, lambda text: parcel.SEALED in text)
+    job = result_of(done)["job"]
+    assert any("logs" in place for place in places_that_say(server, lambda text: job in text))
 
 
-class BreakingClient:
-    """A job server whose log stream ends early and sometimes with an error."""
+def places_that_say(server: JobServer, says: Callable[[str], bool]) -> list[str]:
+    """The job API, command lines, and files of Ray's session in which a text is."""
+    from ray._private.worker import global_worker
 
-    def __init__(self, chunks: list[str], stop_after: Callable[[], int]) -> None:
-        self.chunks, self.stop_after, self.asked = chunks, stop_after, 0
-
-    async def tail_job_logs(self, _job: str):  # type: ignore[no-untyped-def]
-        for chunk in self.chunks[: self.stop_after()]:
-            yield chunk
-        if self.asked % 2:
-            raise RuntimeError("WebSocket connection closed unexpectedly")
-
-    def get_job_info(self, _job: str) -> "Details":
-        self.asked += 1
-        return Details(Status("SUCCEEDED" if self.asked == 3 else "RUNNING"))
-
-    def get_job_logs(self, _job: str) -> str:
-        return "".join(self.chunks)
-
-
-class Status(str):
-    def is_terminal(self) -> bool:
-        return self == "SUCCEEDED"
-
-
-@dataclass
-class Details:
-    status: Status
-
-
-def test_the_result_is_the_last_line_of_the_log() -> None:
-    with open(os.devnull, "w") as nowhere:
-        log = LogWriter(nowhere)
-        assert log.result() is None
-        for text in ("step 3\n", '{"bleu": 3', "9.5}\n"):
-            log.write(text)
-        assert log.result() == {"bleu": 39.5}
-        log.write("and more\n")
-        assert log.result() is None
+    headers = get_auth_headers_if_auth_enabled({})
+    api = requests.get(f"{server.get_address()}/api/jobs/", headers=headers, timeout=30).text
+    found = ["job API"] if says(api) else []
+    for process in psutil.process_iter(["cmdline"]):
+        if says(" ".join(process.info["cmdline"] or [])):
+            found.append(f"process {process.pid}")
+    for path in Path(global_worker.node.get_session_dir_path()).rglob("*"):
+        if path.is_file() and says(path.read_text(encoding="utf-8", errors="replace")):
+            found.append(str(path))
+    return found
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_relative_storage_is_remarked_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_may_surprise_on_a_cluster_is_remarked_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     check_request("train", ["recipe.yaml", "storage=here"])
-    assert "storage 'here' is relative" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "storage 'here' is relative" in said
+    assert "MLFLOW_TRACKING_URI is not set here" in said
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    check_request("train", ["recipe.yaml"])
+    assert "localhost:5000: there, that is each node itself" in capsys.readouterr().err
+
+
+def test_tokens(server: JobServer) -> None:
+    """This Ray asks for one, and this process has it."""
+    assert not server.takes_jobs_from_anyone()
+    assert len(ray_token()) == 64

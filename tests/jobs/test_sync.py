@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,9 @@ from pipeline.events import log_event
 from pipeline.metric_log import MetricLog
 from pipeline.recipe_file import load_recipe
 from tests.jobs.conftest import MINIMAL_RECIPE, Finished, run_command
-from tests.pipeline.tracking_server import Door, MlflowServer, open_door, shared_mlflow_server
+from tests.tracking_server import Door, MlflowServer
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def door(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    with open_door(shared_mlflow_server(request)) as door:
-        yield door
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest) -> MlflowServer:
-    return shared_mlflow_server(request)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Lines in, lines out: as they come, and not one more or less."""
+"""Lines in, lines out: as they come, and not one more or less; and what the options say."""
 
 import os
 from collections.abc import Iterator
@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.translate import waiting_lines
+from jobs.translate import describe_done, waiting_lines
 from pipeline.errors import RequestError
+from pipeline.recipe import Bulk, Evaluate, PairOfFiles, Sampling, Stream
+from pipeline.recipe_file import parse_bulk, parse_decoding, parse_location
 
 
 @pytest.fixture
@@ -71,3 +73,54 @@ def test_only_line_feeds_separate_lines(written: list[str]) -> None:
         writer.writelines(f"{line}\r\n" for line in written)
     with open(reading, encoding="utf-8", newline="\n") as reader:
         assert [line for batch in waiting_lines(reader) for line in batch] == written
+
+
+def test_decoding_is_the_model_s_own_but_for_what_is_said() -> None:
+    settings = parse_decoding(Evaluate(beam=7, length_penalty=0.6), ["n_best=3", "beam=4"])
+    assert (settings.beam, settings.n_best, settings.length_penalty) == (4, 3, 0.6)
+    drawn = parse_decoding(Evaluate(), ["sampling.top_k=10"])
+    assert drawn.sampling == Sampling(top_k=10)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("baem=1", "baem: unknown key; did you mean 'beam'?"),
+        ("sampling.topk=1", r"sampling\.topk: unknown key; did you mean 'top_k'?"),
+        ("beam=0", "beam: 0: input should be greater than or equal to 1"),
+        ("n_best=9", "n_best 9 must be at most beam=5"),
+        ("beam", "'beam' must read key.path=value"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_valid(override: str, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        parse_decoding(Evaluate(), [override])
+
+
+def test_before_the_model_is_known_only_what_it_cannot_make_right_is_wrong() -> None:
+    parse_decoding(None, ["n_best=9"])
+    with pytest.raises(RequestError, match="beam: 0"):
+        parse_decoding(None, ["beam=0"])
+
+
+def test_locations_are_paths_or_yaml() -> None:
+    assert parse_location("--data", "*.jsonl") == "*.jsonl"  # which YAML would take for an alias
+    assert parse_location("--data", "[a.csv, b.csv]") == ["a.csv", "b.csv"]
+    assert parse_location("--data", "{source: a, target: b}") == PairOfFiles(source="a", target="b")
+    assert parse_location("--data", "{stream: text, files: a}") == Stream(stream="text", files="a")
+    for wrong in ("{source: a}", "[1]", "{source"):
+        with pytest.raises(RequestError, match="must be a name or path"):
+            parse_location("--data", wrong)
+
+
+def test_options_that_are_not_given_have_the_recipe_s_defaults() -> None:
+    assert parse_bulk({"part_rows": None, "prefix": ""}) == Bulk()
+    with pytest.raises(RequestError, match="part_rows: 0: input should be"):
+        parse_bulk({"part_rows": 0})
+
+
+def test_the_answer_says_what_has_no_translation() -> None:
+    done = {"rows": 10, "failed": {"missing": 2, "too_long": 1}, "parts": 2, "output": "out"}
+    expected = "10 rows in 2 files in out; without a translation: missing 2, too_long 1"
+    assert describe_done(done) == expected
+    assert describe_done(done | {"failed": {}}) == "10 rows in 2 files in out"

@@ -1,11 +1,11 @@
-"""The CPU's own dropout and attention do what torch's do."""
+"""The CPU's own dropout, attention and matrix products do what torch's do."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.functional import add_dropped, attend, attention_weights, dropped
+from model.functional import add_dropped, attend, attention_weights, dropped, likeliest, linear
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -79,3 +79,40 @@ def test_attention_with_dropout_has_the_mean_of_attention_without(causal: bool) 
     mean = torch.stack(draws).mean(0)
     expected = functional.scaled_dot_product_attention(query, key, value, visible, 0.0, causal)
     torch.testing.assert_close(mean, expected, rtol=0, atol=0.08)
+
+
+@pytest.mark.parametrize(("width", "outputs"), [(256, 300), (2048, 512), (1100, 64)])
+@torch.no_grad()
+def test_a_row_s_result_does_not_depend_on_other_rows(width: int, outputs: int) -> None:
+    """To the last bit, where torch alone is off by rounding."""
+    torch.manual_seed(1)
+    x, weight, bias = torch.randn(600, width), torch.randn(outputs, width), torch.randn(outputs)
+    together = linear(x, weight, bias)
+    torch.testing.assert_close(together, functional.linear(x, weight, bias), rtol=1e-4, atol=1e-3)
+    for rows in (1, 2, 3, 4, 5, 6, 7, 8, 13, 62, 65, 300):
+        assert torch.equal(linear(x[:rows], weight, bias), together[:rows])
+    assert linear(x[:6].view(2, 3, width), weight).shape == (2, 3, outputs)
+
+
+@torch.no_grad()
+def test_attention_of_a_row_does_not_depend_on_other_rows() -> None:
+    query, key, value = (
+        torch.randn(16, 2, 1, 64),
+        torch.randn(16, 2, 7, 64),
+        torch.randn(16, 2, 7, 64),
+    )
+    together = attend(query, key, value)
+    torch.testing.assert_close(together, attention_weights(query, key) @ value)
+    for rows in (1, 3, 15):
+        assert torch.equal(attend(query[:rows], key[:rows], value[:rows]), together[:rows])
+
+
+@pytest.mark.parametrize("size", [5, 640, 1280, 1301])
+def test_the_likeliest_are_topk_s(size: int) -> None:
+    torch.manual_seed(1)
+    x = torch.randn(4, 3, size).masked_fill(torch.rand(4, 3, size) < 0.5, -torch.inf)
+    x[0] = -torch.inf
+    values, places = likeliest(x, 5)
+    assert torch.equal(values, x.topk(5).values)
+    assert torch.equal(x.gather(-1, places), values)
+    assert all(len(set(row)) == 5 for row in places.flatten(0, 1).tolist())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model import SmoothedLoss, Transformer, greedy_search
+from model import Constraints, SmoothedLoss, Transformer, greedy_search
 from model.transformer import sinusoid
 
 MakeModel = Callable[..., Transformer]
@@ -294,5 +294,5 @@ def test_ten_pairs_are_learned_by_heart(make_model: MakeModel) -> None:
         total, tokens = loss(source, target_in, target_out)
         (total / tokens).backward()
         optimizer.step()
-    found = greedy_search(model.eval(), source, torch.full((10,), 12))
-    assert [hypothesis.tokens for hypothesis in found] == translations.tolist()
+    found = greedy_search(model.eval(), source, Constraints(torch.full((10,), 12)))
+    assert [best.tokens for [best] in found] == translations.tolist()

@@ -1,10 +1,13 @@
 """Small models that know a few sentences by heart: real files and real decoding, in a second."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
@@ -12,6 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 from model import SmoothedLoss, Transformer, TransformerConfig
 from pipeline.model_folder import save_model
 from pipeline.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tests.pipeline.model_store import Store
 
 PAIRS = [
     ("The dog barks loudly at night.", "Der Hund bellt laut in der Nacht."),
@@ -41,7 +47,7 @@ def tiny_tokenizer() -> Tokenizer:
     return Tokenizer.from_json(backend.to_str())
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Several threads cost tiny models far more than they bring, on a busy machine above all."""
     threads = torch.get_num_threads()
@@ -87,3 +93,20 @@ def train_model(
 
 def padded(rows: list[list[int]]) -> torch.Tensor:
     return pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store with all its tables, which takes MLflow seconds to make."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_registered_models()
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> "Store":
+    from tests.pipeline.model_store import Store
+
+    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    return Store(tmp_path)

@@ -1,6 +1,6 @@
 """A process with a file system of 8 MB of its own, which fills up and turns read-only.
 
-Run by `in_small_disk`; prints as JSON what happened there.
+Run by `in_small_disk`, as are others; prints as JSON what happened there.
 """
 
 import json
@@ -18,16 +18,16 @@ from pipeline.errors import RequestError
 from tests.pipeline.saving import writer
 
 
-def in_small_disk(folder: Path) -> dict[str, Any]:
-    """What `main` prints, run where `folder` is such a file system."""
+def in_small_disk(folder: Path, module: str = __name__, timeout: float = 60) -> dict[str, Any]:
+    """What a module prints, run where `folder` is such a file system."""
     mount = f"mount -t tmpfs -o size=8m none '{folder}'"
-    script = f"{mount} && echo mounted >&2 && exec '{sys.executable}' -m {__name__} '{folder}'"
+    script = f"{mount} && echo mounted >&2 && exec '{sys.executable}' -m {module} '{folder}'"
     tried = []
     # As root, with user namespaces, or where the user may become root: whichever is allowed.
     for prefix in ([], ["sudo", "-n"], ["unshare", "--map-root-user"]):
         command = [*prefix, "unshare", "--mount", "sh", "-c", script]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
         except FileNotFoundError as error:  # there is no sudo here
             tried.append(str(error))
             continue

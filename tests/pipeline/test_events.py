@@ -2,34 +2,17 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipeline.events import EventLog, deliver_events, log_event, read_events
-from tests.pipeline.tracking_server import Door, MlflowServer, open_door, shared_mlflow_server
+from pipeline.event_log import EventLog, deliver_events
+from pipeline.events import log_event, read_events
+from tests.tracking_server import Door, MlflowServer
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest) -> MlflowServer:
-    return shared_mlflow_server(request)
-
-
-@pytest.fixture
-def door(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    with open_door(server) as door:
-        yield door
-
-
-@pytest.fixture
-def run_id(server: MlflowServer) -> str:
-    return str(MlflowClient(server.url).create_run("0").info.run_id)
 
 
 def points(server: MlflowServer, run_id: str, kind: str) -> list[tuple[int, float]]:

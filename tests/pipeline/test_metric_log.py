@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,37 +18,15 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.metric_log import IN_MEMORY, Delivery, MetricLog
 from pipeline.spool import Measurement, Segment, Spool
-from tests.pipeline.tracking_server import (
+from tests.tracking_server import (
     Door,
     MlflowServer,
     Mode,
-    open_door,
-    shared_mlflow_server,
 )
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest) -> MlflowServer:
-    return shared_mlflow_server(request)
-
-
-@pytest.fixture
-def door(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
-    with open_door(server) as door:
-        yield door
-
-
-@pytest.fixture
-def run_id(server: MlflowServer) -> str:
-    client = MlflowClient(server.url)
-    found = client.get_experiment_by_name("metrics")
-    experiment = found.experiment_id if found else client.create_experiment("metrics")
-    return str(client.create_run(experiment).info.run_id)
 
 
 @pytest.fixture

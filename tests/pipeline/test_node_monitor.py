@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,29 +10,16 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from pipeline.node_monitor import monitor_node
-from tests.pipeline.tracking_server import Door, MlflowServer, open_door, shared_mlflow_server
+from tests.tracking_server import Door, MlflowServer
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture
-def server(request: pytest.FixtureRequest) -> MlflowServer:
-    return shared_mlflow_server(request)
-
-
-@pytest.fixture
-def door(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1.0")
-    with open_door(server) as door:
-        yield door
-
-
-@pytest.fixture
-def run_id(server: MlflowServer) -> str:
-    return str(MlflowClient(server.url).create_run("0").info.run_id)
 
 
 def steps(server: MlflowServer, run_id: str, node: str) -> list[int]:

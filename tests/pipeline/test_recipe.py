@@ -97,7 +97,13 @@ def test_any_override_is_taken_or_refused_in_one_line(override: str) -> None:
 
 def test_the_job_is_what_decides_the_result(path: Path) -> None:
     job = load_recipe(path).job_id
-    for elsewhere in ("cluster.workers=7", "track.samples=1", "storage=/x", "registry.margin=1"):
+    for elsewhere in (
+        "cluster.workers=7",
+        "track.samples=1",
+        "storage=/x",
+        "registry.gate=[]",
+        "card.license=MIT",
+    ):
         assert load_recipe(path, [elsewhere]).job_id == job, elsewhere
     for other in ("seed=2", "model.dropout=0.2", "train.steps=3", "data.source=en", "name=b"):
         assert load_recipe(path, [other]).job_id != job, other

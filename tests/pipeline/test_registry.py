@@ -1,7 +1,6 @@
 import ast
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -9,70 +8,18 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from mlflow.tracking import MlflowClient
 
 from pipeline.errors import RequestError
-from pipeline.evaluate import evaluate, write_evaluation_set
+from pipeline.evaluate import evaluate
+from pipeline.promotion import promote
 from pipeline.recipe import Evaluate
-from pipeline.registry import fetch_model, promote, register, rollback
+from pipeline.registry import fetch_model
 from pipeline.translate import Translator
 from tests.pipeline.conftest import PAIRS, MakeModel
+from tests.pipeline.model_store import SETTINGS, Store
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [source for source, _ in PAIRS]
-RECIPE = """
-name: tiny
-data: {train: embedded:train, validation: embedded:validation}
-train: {steps: 120}
-evaluate: {beam: 2}
-"""
-SETTINGS = Evaluate(beam=2)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite store with all its tables, which takes MLflow seconds to make."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_registered_models()
-    return path
-
-
-class Store:
-    """A tracking store of one test's own, with one run, and models registered from it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-        self.experiment = self.client.create_experiment(
-            "tiny", artifact_location=(folder / "artifacts").as_uri()
-        )
-        self.run_id = self.client.create_run(self.experiment).info.run_id
-
-    def register(self, model: Path, pairs: list[tuple[str, str]] = PAIRS) -> int:
-        """As a training job does it: what is registered was scored, with its set beside it."""
-        folder = self.folder / f"finished-{len(list(self.folder.iterdir()))}"
-        shutil.copytree(model, folder)
-        (folder / "recipe.yaml").write_text(RECIPE)
-        (folder / "optimizer.safetensors").write_bytes(b"of no use any more")
-        digest = write_evaluation_set(folder, pairs)
-        scores = evaluate(Translator.load(folder, "cpu"), pairs, SETTINGS)
-        return register(self.run_id, folder, "tiny", scores, digest)
-
-    def tags(self, version: int) -> dict[str, str]:
-        return dict(self.client.get_model_version("tiny", str(version)).tags)
-
-    def bleu(self, version: int) -> float:
-        return float(self.tags(version)["heliograph.bleu"])
-
-    def alias(self, alias: str) -> int:
-        return int(self.client.get_model_version_by_alias("tiny", alias).version)
-
-
-@pytest.fixture
-def store(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    shutil.copyfile(empty_store, tmp_path / "mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    return Store(tmp_path)
 
 
 def run_python(script: str, folder: Path, *arguments: str, **variables: str) -> str:
@@ -175,7 +122,8 @@ def test_a_version_runs_where_heliograph_is_not(store: Store, make_model: MakeMo
     assert all(Path(file).is_relative_to(store.folder / "artifacts") for file in found["code"])
     assert found["heavy"] == []
     assert [column["type"] for column in found["inputs"]] == ["string"]
-    assert {p["name"]: p["default"] for p in found["parameters"]} == SETTINGS.model_dump()
+    asked = SETTINGS.model_dump() | {"n_best": 1, "engine": "torch"}
+    assert {p["name"]: p["default"] for p in found["parameters"]} == asked
     assert found["example"]
     assert all("==" in line and "+" not in line for line in found["requirements"])
     assert imported(found["code"]) <= {line.split("==")[0] for line in found["requirements"]}
@@ -214,116 +162,6 @@ def test_the_champion_scores_in_any_process_what_was_recorded(
     found = run_python(SCORE_CHAMPION, store.folder, PYTHONPATH=str(ROOT))
     assert found == f"{tags['heliograph.bleu']} {tags['heliograph.chrf']}"
     assert 0 < float(tags["heliograph.bleu"]) < 100
-
-
-# --- promote and rollback -----------------------------------------------------------------------
-
-
-def test_only_a_better_version_becomes_champion(store: Store, make_model: MakeModel) -> None:
-    weak, strong = store.register(make_model(3, known=4)), store.register(make_model(1))
-    gain = store.bleu(strong) - store.bleu(weak)
-    assert gain > 1
-
-    first = promote("tiny", version=weak)
-    assert (first.promoted, first.champion, first.previous) == (True, weak, None)
-    assert "first champion" in first.reason
-
-    too_little = promote("tiny", margin=gain + 0.01)
-    assert (too_little.promoted, too_little.champion, too_little.previous) == (False, weak, weak)
-    assert store.alias("champion") == weak
-
-    better = promote("tiny", margin=gain - 0.01)
-    assert (better.promoted, better.champion, better.previous) == (True, strong, weak)
-    assert store.alias("champion") == strong
-    for figure in (f"{store.bleu(weak):.2f}", f"{store.bleu(strong):.2f}", f"{gain:+.2f}"):
-        assert figure in better.reason
-    assert store.tags(strong)["heliograph.decision"] == better.reason
-
-    worse = promote("tiny", version=weak, margin=0)
-    assert (worse.promoted, store.alias("champion")) == (False, strong)
-    again = promote("tiny")
-    assert (again.promoted, again.reason) == (False, f"version {strong} is the champion already")
-
-
-def test_an_equal_version_needs_a_margin_of_nothing(store: Store, make_model: MakeModel) -> None:
-    store.register(make_model(1))
-    store.register(make_model(2))
-    assert store.bleu(1) == store.bleu(2)
-    promote("tiny", version=1)
-    assert not promote("tiny").promoted
-    assert promote("tiny", margin=0).promoted
-
-
-def test_both_are_scored_on_the_challenger_s_set(store: Store, make_model: MakeModel) -> None:
-    store.register(make_model(3, known=4), PAIRS[:4])  # on which it is perfect
-    store.register(make_model(1), PAIRS)
-    assert store.bleu(1) == pytest.approx(100)
-    promote("tiny", version=1)
-
-    assert promote("tiny", version=2, margin=1).promoted
-    [cached] = [value for key, value in store.tags(1).items() if "heliograph.score." in key]
-    expected = evaluate(Translator.load(make_model(3, known=4)), PAIRS, SETTINGS)
-    assert json.loads(cached) == {"bleu": expected.bleu, "chrf": expected.chrf}
-
-
-def test_a_known_score_is_not_computed_again(store: Store, make_model: MakeModel) -> None:
-    store.register(make_model(3, known=4), PAIRS[:4])
-    store.register(make_model(1), PAIRS)
-    promote("tiny", version=1)
-    assert not promote("tiny", version=2, margin=50).promoted
-    shutil.rmtree(store.folder / "artifacts")
-    assert promote("tiny", version=2, margin=1).promoted
-
-
-def test_rollback_goes_back_step_by_step(store: Store, make_model: MakeModel) -> None:
-    for known in (2, 4, 6):
-        store.register(make_model(1, known))
-        assert promote("tiny", margin=0).promoted
-
-    for expected, before in [(2, 3), (1, 2)]:
-        decision = rollback("tiny")
-        assert (decision.promoted, decision.champion, decision.previous) == (True, expected, before)
-        assert store.alias("champion") == expected
-    with pytest.raises(RequestError, match="no champion to go back to: version 1 is the first"):
-        rollback("tiny")
-    assert store.alias("champion") == 1
-
-
-def test_a_promotion_that_died_halfway_is_not_rolled_back_to(
-    store: Store, make_model: MakeModel
-) -> None:
-    for known in (2, 4, 6):
-        store.register(make_model(1, known))
-    promote("tiny", version=1, margin=0)
-    promote("tiny", version=2, margin=0)
-    # What is written before the alias moves.
-    store.client.set_registered_model_tag("tiny", "heliograph.champions", "[1, 2]")
-    assert rollback("tiny").champion == 1
-
-
-def test_a_deleted_version_is_not_rolled_back_to(store: Store, make_model: MakeModel) -> None:
-    for known in (2, 4, 6):
-        store.register(make_model(1, known))
-        promote("tiny", margin=0)
-    store.client.delete_model_version("tiny", "2")
-    assert rollback("tiny").champion == 1
-
-
-def test_the_gate_says_what_it_cannot_judge(store: Store, make_model: MakeModel) -> None:
-    with pytest.raises(RequestError, match="'tiny' does not exist; there is none yet"):
-        promote("tiny")
-    store.register(make_model(1))
-    with pytest.raises(RequestError, match="'tini' does not exist; did you mean 'tiny'"):
-        promote("tini")
-    with pytest.raises(RequestError, match="did you mean 'tiny'"):
-        rollback("tini")
-    with pytest.raises(RequestError, match="has no version '7'; valid: 1"):
-        promote("tiny", version=7)
-    with pytest.raises(RequestError, match="nothing was promoted yet"):
-        rollback("tiny")
-    foreign = store.client.create_model_version("tiny", str(make_model(1)))
-    with pytest.raises(RequestError, match="version 2 of 'tiny' has no evaluation set"):
-        promote("tiny", version=int(foreign.version))
 
 
 # --- fetch --------------------------------------------------------------------------------------
@@ -372,7 +210,7 @@ def test_what_is_not_there_is_said(store: Store, make_model: MakeModel) -> None:
 
 def test_a_server_that_is_away_is_reported_within_seconds(tmp_path: Path) -> None:
     script = (
-        "from pipeline.errors import RequestError\nfrom pipeline.registry import promote\n"
+        "from pipeline.errors import RequestError\nfrom pipeline.promotion import promote\n"
         "try: promote('tiny')\nexcept RequestError as error: print(error)"
     )
     started = time.monotonic()

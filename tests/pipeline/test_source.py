@@ -50,12 +50,16 @@ def test_ray_data_keeps_the_order_of_files_and_rows(ray_cluster: None, tmp_path:
     for number in range(12):  # the first files take longest
         pairs = [(f"{number}-{i}", "x") for i in range(3000 if number < 2 else 100)]
         (tmp_path / f"{number:02}.jsonl").write_bytes(jsonl(pairs))
-    dataset, identity = read_source(str(tmp_path / "*.jsonl"), data(), "train")
+    # Ray keeps one context for the whole process, which other tests' threads may have changed.
+    before = ray.data.DataContext.get_current().copy()
+    before.execution_options.preserve_order = False
+    with ray.data.DataContext.current(before):
+        dataset, identity = read_source(str(tmp_path / "*.jsonl"), data(), "train")
+        assert not ray.data.DataContext.get_current().execution_options.preserve_order
     assert [row["source"] for row in dataset.iter_rows()] == [
         f"{number}-{i}" for number in range(12) for i in range(3000 if number < 2 else 100)
     ]
     assert len(identity["files"]) == 12
-    assert not ray.data.DataContext.get_current().execution_options.preserve_order
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,25 @@
 """One optimizer step means the same mathematics on any number of workers."""
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
-from torch.nn.parallel import DistributedDataParallel
 
 from model import SmoothedLoss, Transformer, TransformerConfig
 from pipeline.batches import MicroBatch
 from pipeline.recipe import Train
-from pipeline.step import empty_micro_batch, make_optimizer, seed_of, training_step
+from pipeline.step import (
+    data_parallel,
+    empty_micro_batch,
+    make_optimizer,
+    seed_of,
+    training_step,
+)
+from pipeline.stopwatch import Stopwatch
 
 CONFIG = TransformerConfig(
     vocabulary_size=50,
@@ -46,12 +54,13 @@ def take_step(rank: int, world_size: int, folder: str, shares: list[list[int]]) 
     )
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    module = DistributedDataParallel(SmoothedLoss(Transformer(CONFIG), 0.1))
+    stopwatch = Stopwatch(torch.device("cpu"))
+    module = data_parallel(Transformer(CONFIG), 0.1, stopwatch)
     batches = micro_batches()
     tokens = sum(int((batch.target_out != CONFIG.pad_id).sum()) for batch in batches)
     share = [batches[number] for number in shares[rank]] or [empty_micro_batch(CONFIG)]
     optimizer = make_optimizer(module, Train(steps=1))
-    training_step(module, optimizer, share, tokens, clip_norm=0.0)
+    training_step(module, optimizer, share, tokens, 0.0, stopwatch)
     if rank == 0:
         gradients = {name: p.grad for name, p in module.named_parameters()}
         torch.save(gradients, f"{folder}/gradients.pt")
@@ -104,10 +113,11 @@ def test_clipping_bounds_the_gradient(tmp_path: Path, clip_norm: float) -> None:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         torch.manual_seed(1)
-        module = DistributedDataParallel(SmoothedLoss(Transformer(CONFIG), 0.1))
+        stopwatch = Stopwatch(torch.device("cpu"))
+        module = data_parallel(Transformer(CONFIG), 0.1, stopwatch)
         optimizer = make_optimizer(module, Train(steps=1))
         batches = micro_batches()
-        _, before = training_step(module, optimizer, batches, 37, clip_norm=clip_norm)
+        _, before = training_step(module, optimizer, batches, 37, clip_norm, stopwatch)
         after = torch.stack(
             [p.grad.norm() for p in module.parameters() if p.grad is not None]
         ).norm()
@@ -116,3 +126,31 @@ def test_clipping_bounds_the_gradient(tmp_path: Path, clip_norm: float) -> None:
         assert float(before) > 0.01
     finally:
         dist.destroy_process_group()
+
+
+def wait_for_the_slow_rank(rank: int, world_size: int, folder: str) -> None:
+    """Rank 1 comes half a second late to each of three steps; rank 0 keeps its seconds."""
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size
+    )
+    torch.set_num_threads(1)
+    stopwatch = Stopwatch(torch.device("cpu"))
+    module = data_parallel(Transformer(CONFIG), 0.1, stopwatch)
+    optimizer = make_optimizer(module, Train(steps=1))
+    for _ in range(3):
+        if rank == 1:
+            time.sleep(0.5)
+        training_step(module, optimizer, micro_batches(), 37, 0.0, stopwatch)
+    if rank == 0:
+        Path(folder, "seconds").write_text(json.dumps(stopwatch.read()))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_waiting_for_a_slow_rank_is_not_taken_for_computing(tmp_path: Path) -> None:
+    multiprocessing.spawn(wait_for_the_slow_rank, (2, str(tmp_path)), nprocs=2, join=True)
+    seconds = json.loads((tmp_path / "seconds").read_text())
+    assert seconds["sync"] > 0.5  # of 1.5, less what rank 0 was late itself on a busy machine
+    assert 0 < seconds["backward"] < seconds["sync"]
+    assert seconds["forward"] > 0
+    assert seconds["update"] > 0

@@ -1,7 +1,7 @@
 """The driver waits a while for a server that is away, says so, and then says what to do."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -9,32 +9,13 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.errors import RequestError
 from pipeline.tracking_server import TrackingServerError, open_client, patiently
-from tests.pipeline.tracking_server import (
+from tests.tracking_server import (
     Door,
     MlflowServer,
     Mode,
-    open_door,
-    shared_mlflow_server,
 )
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest) -> MlflowServer:
-    return shared_mlflow_server(request)
-
-
-@pytest.fixture
-def door(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    with open_door(server) as door:
-        yield door
-
-
-@pytest.fixture
-def run_id(server: MlflowServer) -> str:
-    return str(MlflowClient(server.url).create_run("0").info.run_id)
 
 
 @pytest.mark.parametrize("mode", ["refuses", "fails", "fails_after", "cuts", "hangs"])

@@ -2,9 +2,12 @@
 
 import json
 import os
+import resource
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +17,29 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import pipeline.loop
 from pipeline import recipe, track
+from pipeline.batches import Step
 from pipeline.corpus import Corpus, prepare_corpus
 from pipeline.errors import JobStopped
 from pipeline.events import read_events
 from pipeline.grammar import pairs
-from pipeline.placement import place
+from pipeline.loop import training_loop
+from pipeline.placement import Nodes, place
 from pipeline.plan import TrainingPlan
 from pipeline.progress import open_board
+from pipeline.reporter import Reporter
+from pipeline.sync import sync_job
 from pipeline.tokenizer import train_tokenizer
 from pipeline.tracking_server import connect
-from pipeline.train import train
+from pipeline.train import SECONDS_TO_START, train
 from pipeline.training_state import TrainingState
+from pipeline.worker import Worker
+from tests.tracking_server import Door
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.timeout(240)]
 
-TWO_WORKERS = place(recipe.Cluster(workers=2), cpus=2, gpus=0)
+TWO_WORKERS = place(recipe.Cluster(workers=2), [Nodes(1, cpus=2)])
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +134,7 @@ def test_a_killed_worker_changes_nothing(plan: TrainingPlan, undisturbed: Traini
     killed: list[int] = []
 
     def kill_one_after_the_first_checkpoint() -> None:
-        deadline = time.monotonic() + 100
-        while not plan.checkpoints.steps() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(plan.checkpoints.steps)
         for process in psutil.Process().children(recursive=True):
             if "RayTrainWorker" in " ".join(process.cmdline()):
                 os.kill(process.pid, signal.SIGKILL)
@@ -161,32 +169,88 @@ def test_the_average_of_the_last_checkpoints_is_scored(plan: TrainingPlan) -> No
     assert plan.averages.steps() in ([], [6])
 
 
+@contextmanager
+def interrupted_once(condition: Callable[[], object]) -> Iterator[list[float]]:
+    """Ctrl-C for what runs in the block, once the condition holds; the list is to hold when."""
+    # A trainer that was run in this thread, as other tests do, has put Ray's own handler there.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    times: list[float] = []
+
+    def interrupt() -> None:
+        wait_for(condition)
+        times.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    yield times
+    thread.join()
+
+
 def test_an_interrupt_takes_a_checkpoint_and_the_next_start_goes_on(
     plan: TrainingPlan, undisturbed: TrainingPlan
 ) -> None:
-    # A trainer that was run in this thread, as other tests do, has put Ray's own handler there.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     rare = {"checkpoint_steps": 1_000, "steps": 2_000}  # only the interrupt takes a checkpoint
-    interrupted: list[float] = []
-
-    def interrupt_once_steps_are_taken() -> None:
-        deadline = time.monotonic() + 100
-        while not logged_steps(plan) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        interrupted.append(time.monotonic())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt_once_steps_are_taken)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
+    with (
+        interrupted_once(lambda: logged_steps(plan)) as times,
+        pytest.raises(KeyboardInterrupt),
+    ):
         run(plan, **rare)
-    assert time.monotonic() - interrupted[0] < 10
-    thread.join()
+    assert time.monotonic() - times[0] < 10
     (step,) = plan.checkpoints.steps()
     assert plan.checkpoints.newest_state().step == step < 2_000
     assert logged_steps(plan) == list(range(1, step + 1))
     assert run(plan, checkpoint_steps=1_000, steps=step + 2).step == step + 2
     assert logged_steps(plan) == list(range(1, step + 3))
+
+
+class ShotReporter(Reporter):
+    """A worker dies the first time that all have been created, before their loop runs."""
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        worker_group.execute_single(0, die_once, f"{self._plan.folder}/has died")
+        super().after_worker_group_start(worker_group)
+
+
+def die_once(mark: str) -> None:
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_dies_while_it_is_started_gives_its_room_back(
+    plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the data tasks of the next start would wait for it for ever."""
+    monkeypatch.setattr("pipeline.train.Reporter", ShotReporter)
+    assert run(plan).step == 9
+    assert Path(plan.folder, "has died").exists()
+    assert logged_steps(plan) == list(range(1, 10))
+
+
+class SlowWorker(Worker):
+    """A worker whose steps take longer than an interrupt waits for workers that only start."""
+
+    def take(self, step: Step, wait: float) -> None:
+        if self.state.step >= 2:
+            time.sleep(SECONDS_TO_START + 2)
+        super().take(step, wait)
+
+
+def slow_loop(plan: TrainingPlan, board: Any) -> str:
+    pipeline.loop.Worker = SlowWorker  # type: ignore[misc]  # this process does nothing else
+    return training_loop(plan, board)
+
+
+def test_an_interrupt_waits_for_a_step_that_takes_long(
+    plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.train.training_loop", slow_loop)
+    with interrupted_once(lambda: 2 in logged_steps(plan)), pytest.raises(KeyboardInterrupt):
+        run(plan, checkpoint_steps=1_000, steps=1_000)
+    (step,) = plan.checkpoints.steps()
+    assert 2 < step < 10
+    assert logged_steps(plan) == list(range(1, step + 1))
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_soon_the_end(plan: TrainingPlan) -> None:
@@ -195,8 +259,105 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_soon_the_end(plan: Trainin
         match=r"gradient of step \d+ is (nan|inf), and 3 steps in a row .*pairs of \d+ source",
     ):
         run(plan, learning_rate=1e30, steps=50, max_skipped_steps=2)
+    sync_job(plan.tracking_uri, plan.folder)  # as the job does at its end
     client = connect(plan.tracking_uri)
     skipped = client.get_metric_history(plan.run_id, "train/skipped_steps")
     assert max(metric.value for metric in skipped) == 2  # the third ended it
     kinds = [event.kind for event in read_events(plan.events)]
     assert set(kinds) <= {"failure"}
+
+
+class CrampedWorker(Worker):
+    """A worker that may not take much more memory than it has when it takes its first step."""
+
+    def take(self, step: Step, wait: float) -> None:
+        if self.state.step == 0:
+            limit = psutil.Process().memory_info().vms + 200_000_000
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        super().take(step, wait)
+
+
+def cramped_loop(plan: TrainingPlan, board: Any) -> str:
+    pipeline.loop.Worker = CrampedWorker  # type: ignore[misc]  # this process does nothing else
+    return training_loop(plan, board)
+
+
+def test_a_batch_too_large_for_memory_is_named_with_what_to_lower(
+    plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.train.training_loop", cramped_loop)
+    sizes = {"tokens_per_micro_batch": 16_384, "tokens_per_step": 32_768}
+    large = replace(
+        plan,
+        batches=plan.batches.model_copy(update=sizes),
+        model=plan.model.model_copy(update={"feed_forward": 16_384}),
+    )
+    with pytest.raises(
+        JobStopped,
+        match=r"step 1 needs more memory than cpu of rank \d has: \d+ pairs of \d+ source and "
+        r".*Lower batches.tokens_per_micro_batch from 16384",
+    ):
+        run(large)
+
+
+def arrive(folder: str) -> Callable[..., Any]:
+    """The training loop, of which one worker dies the first time that it receives it."""
+    try:
+        Path(folder, "has died").touch(exist_ok=False)
+    except FileExistsError:
+        return training_loop
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+class Deadly:
+    """What a worker receives as its loop."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __call__(self, plan: TrainingPlan, board: Any) -> None:  # noqa: ARG002  # Ray counts them
+        raise AssertionError("only what arrives is called")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return arrive, (self.folder,)
+
+
+def test_a_worker_that_dies_when_it_receives_the_loop_is_started_again(
+    plan: TrainingPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.train.training_loop", Deadly(str(tmp_path)))
+    assert run(plan).step == 9
+    assert (tmp_path / "has died").exists()
+    (event,) = read_events(plan.events)
+    assert (event.kind, event.step) == ("failure", 0)
+    assert "a worker died at its start, 1 of at most 2 times" in event.message
+
+
+def test_training_goes_on_while_the_tracking_server_is_away(plan: TrainingPlan, door: Door) -> None:
+    client = connect(door.url)
+    run_id = track.open_run(client, "outages", plan.run_id, "outage", {})
+    tracked = replace(plan, tracking_uri=door.url, run_id=run_id)
+    during: list[int] = []
+
+    def shut_the_door_for_a_while() -> None:
+        wait_for(lambda: len(door.arrived) > 50)
+        door.mode = "refuses"
+        during.append(len(tracked.checkpoints.steps()))
+        time.sleep(3)
+        during.append(len(tracked.checkpoints.steps()))
+        door.mode = "open"
+
+    thread = threading.Thread(target=shut_the_door_for_a_while)
+    thread.start()
+    run(tracked, steps=300, checkpoint_steps=5, keep_checkpoints=1_000)
+    thread.join()
+    sync_job(door.url, tracked.folder)
+    assert during[0] < during[1]  # steps were taken meanwhile
+    assert logged_steps(tracked) == list(range(1, 301))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 100
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)

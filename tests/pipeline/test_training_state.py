@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import SmoothedLoss, Transformer, TransformerConfig
-from pipeline.step import Meter, seed_of
-from pipeline.training_state import TrainingState, Validation
+from pipeline.step import seed_of
+from pipeline.training_state import Meter, TrainingState, Validation
 from pipeline.windows import Position
 
 

@@ -1,4 +1,5 @@
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.evaluate import evaluate
-from pipeline.recipe import Evaluate
-from pipeline.translate import Translator
+from pipeline.recipe import Decoding, Evaluate, Sampling
+from pipeline.translate import Translation, Translator
 from tests.pipeline.conftest import PAIRS, MakeModel
 
 SOURCES = [source for source, _ in PAIRS]
@@ -41,6 +42,81 @@ def test_a_sentence_is_translated_alike_in_any_company(
     alone = {text: translator.translate([text], Evaluate(beam=beam)) for text in set(sentences)}
     together = translator.translate(sentences, Evaluate(beam=beam, tokens_per_batch=budget))
     assert together == [alone[text][0] for text in sentences]
+
+
+def test_any_batches_and_any_order_give_the_same_to_the_last_bit(translator: Translator) -> None:
+    words = sorted({word for source in SOURCES for word in source.split()})
+    draw = random.Random(1)
+    sentences = [" ".join(draw.choices(words, k=draw.randint(1, 9))) for _ in range(40)]
+    wanted = Decoding(beam=3, n_best=2, max_length_factor=1.0, max_length_extra=3)
+    together = translator.alternatives(sentences, wanted)
+    order = draw.sample(range(40), 40)
+    for size in (1, 8, 32):
+        found: list[list[Translation]] = [[]] * 40
+        for start in range(0, 40, size):
+            numbers = order[start : start + size]
+            answers = translator.alternatives([sentences[n] for n in numbers], wanted)
+            for number, answer in zip(numbers, answers, strict=True):
+                found[number] = answer
+        assert found == together
+
+
+def test_alternatives_come_with_their_scores_the_best_first(translator: Translator) -> None:
+    found = translator.alternatives([*SOURCES, " "], Decoding(n_best=3))
+    assert [len(each) for each in found] == [3] * len(SOURCES) + [0]
+    assert [each[0].text for each in found[:-1]] == TARGETS
+    for each in found:
+        assert [a.score for a in each] == sorted((a.score for a in each), reverse=True)
+        assert len({a.text for a in each}) == len(each)
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    prefix=st.sampled_from([target[:n] for target in TARGETS for n in (1, 6, 11, 99)])
+    | st.text(max_size=6),
+    n_best=st.integers(1, 2),
+    sampling=st.none() | st.builds(Sampling, seed=st.integers(0, 99)),
+)
+def test_a_translation_begins_as_it_has_to(
+    translator: Translator, prefix: str, n_best: int, sampling: Sampling | None
+) -> None:
+    wanted = Decoding(beam=3, n_best=n_best, sampling=sampling, max_length_factor=0.1)
+    [forced, free] = translator.alternatives(SOURCES[:2], wanted, [prefix, ""])
+    assert 1 <= len(forced) <= n_best
+    assert all(each.text.startswith(prefix) for each in forced)
+    assert free == translator.alternatives(SOURCES[1:2], wanted)[0]
+
+
+def test_a_prefix_goes_on_as_it_was_learnt(translator: Translator) -> None:
+    ends = [5, 8, 13, 20]  # inside and between words
+    prefixes = [target[:end] for target in TARGETS for end in ends]
+    sources = [source for source in SOURCES for _ in ends]
+    found = translator.alternatives(sources, Decoding(beam=2), prefixes)
+    assert [each[0].text for each in found] == [target for target in TARGETS for _ in ends]
+
+
+def test_what_is_drawn_depends_on_seed_and_sentence_alone(translator: Translator) -> None:
+    def draw(sentences: list[str], seed: int = 1) -> list[list[Translation]]:
+        chance = Sampling(temperature=1.5, top_k=40, top_p=0.98, seed=seed)
+        return translator.alternatives(sentences, Decoding(beam=1, n_best=3, sampling=chance))
+
+    together = draw(SOURCES)
+    assert draw(SOURCES[::-1])[::-1] == together
+    assert [draw([source])[0] for source in SOURCES] == together
+    assert draw(SOURCES, seed=2) != together
+    assert translator.translate(
+        SOURCES, Decoding(sampling=Sampling(top_k=1), beam=1)
+    ) == translator.translate(SOURCES, Evaluate(beam=1))
+
+
+def test_a_translation_is_as_long_as_the_settings_want_it(translator: Translator) -> None:
+    lengths = [len(ids) for ids in translator.tokenizer.encode_batch(SOURCES)]
+    longer = Evaluate(min_length_factor=1.5, no_repeat_ngram=2)
+    for text, length, usual in zip(
+        translator.translate(SOURCES, longer), lengths, TARGETS, strict=True
+    ):
+        assert len(text.encode()) >= int(1.5 * length)  # each token is at least a byte
+        assert text != usual
 
 
 def test_nothing_is_made_of_nothing(translator: Translator) -> None:

@@ -11,24 +11,46 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-import pytest
-
 Mode = Literal["open", "refuses", "fails", "fails_after", "cuts", "hangs"]
 """fails: answers 500. fails_after: answers 500 although the request took effect. cuts: likewise,
 and never answers. hangs: takes a request and does nothing until the mode changes."""
 
+_STARTED = b"Application startup complete"
+"""In the log, once for each process."""
+SENDS_NOTICES = {
+    "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": "a" * 43 + "=",
+    "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
+    "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+    "MLFLOW_WEBHOOK_CACHE_TTL": "1",
+}
+"""Variables of a server that delivers webhooks, also on this machine."""
+
 
 class MlflowServer:
-    """`mlflow server` in a process of its own, over a SQLite file."""
+    """`mlflow server` in a process of its own, or several.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        database: where it keeps everything but artifacts; None: an SQLite file in the folder.
+        environment: variables for it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        database: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        workers: int = 1,
+    ) -> None:
         self._folder = folder
+        self._database = database or f"sqlite:///{folder}/server.db"
+        self._environment = dict(environment or {})
+        self._workers = workers
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -36,11 +58,14 @@ class MlflowServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when it answers, which takes 5 to 30 seconds."""
-        words = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        words += ["--backend-store-uri", f"sqlite:///{self._folder}/server.db"]
+        """Returns when all its processes answer, which takes 5 to 30 seconds."""
+        words = ["server", "--host", "127.0.0.1", "--port", str(self.port)]
+        words += ["--workers", str(self._workers)]
+        words += ["--backend-store-uri", self._database]
         words += ["--artifacts-destination", str(self._folder / "artifacts")]
-        with (self._folder / "log").open("ab") as log:
+        path = self._folder / "log"
+        with path.open("ab") as log:
+            before = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "mlflow", *words],
                 cwd=self._folder,
@@ -48,7 +73,8 @@ class MlflowServer:
                 | {
                     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
                     "MLFLOW_DISABLE_TELEMETRY": "true",
-                },
+                }
+                | self._environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -57,10 +83,12 @@ class MlflowServer:
         while time.monotonic() < deadline:
             try:
                 urllib.request.urlopen(f"{self.url}/health", timeout=5)
-                return
             except OSError:
-                assert self._process.poll() is None, (self._folder / "log").read_text()
-                time.sleep(0.2)
+                assert self._process.poll() is None, path.read_text()
+            else:
+                if path.read_bytes()[before:].count(_STARTED) >= self._workers:
+                    return
+            time.sleep(0.2)
         raise TimeoutError("mlflow server did not start")
 
     def kill(self) -> None:
@@ -71,21 +99,6 @@ class MlflowServer:
             self._process = None
 
 
-def shared_mlflow_server(request: pytest.FixtureRequest) -> MlflowServer:
-    """The one server of a test run: it takes long to start."""
-    stash = request.config.stash
-    if (server := stash.get(_SERVER, None)) is None:
-        folders: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
-        server = MlflowServer(folders.mktemp("mlflow"))
-        request.config.add_cleanup(server.kill)
-        server.start()
-        stash[_SERVER] = server
-    return server
-
-
-_SERVER = pytest.StashKey[MlflowServer]()
-
-
 class Door:
     """What clients take for the tracking server. Change `mode` at any time."""
 
@@ -94,6 +107,9 @@ class Door:
         self.arrived: list[tuple[str, int]] = []
         """Key and step of every metric that was let through, in the order of arrival."""
         self.requests = 0
+        self.lacks: str | None = None
+        """Paths with this in them the server does not know, as one of an earlier release."""
+        self._next: tuple[int, Mode] | None = None
         self._changed = threading.Condition()
         self._mode: Mode = "open"
         self._http: _Http | None = _Http(self, 0)
@@ -114,6 +130,16 @@ class Door:
             self._http = None
         elif mode != "refuses" and self._http is None:
             self._http = _Http(self, self._port)
+
+    def change_after(self, requests: int, mode: Mode) -> None:
+        """Let so many through, and change the mode before the next."""
+        self._next = self.requests + requests + 1, mode
+
+    def arrive(self) -> None:
+        """A request is here."""
+        self.requests += 1
+        if self._next is not None and self.requests == self._next[0]:
+            self.mode = self._next[1]
 
     def wait_while_hanging(self) -> None:
         with self._changed:
@@ -153,9 +179,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         door = self.server.door
-        door.requests += 1
+        door.arrive()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         mode = door.mode
+        if door.lacks is not None and door.lacks in self.path:
+            self._answer(404, b"<h1>Not Found</h1>")
+            return
+        if mode == "refuses":  # it was shut before this very request
+            return
         if mode == "hangs":
             door.wait_while_hanging()
             return

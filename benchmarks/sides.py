@@ -1,0 +1,245 @@
+"""The two sides of benchmarks/overhead.py, each in processes of its own, and what they both read.
+
+python -m benchmarks.sides prepare|torchrun|ray|watching FOLDER
+"""
+
+import json
+import os
+import pickle
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.command import mute_libraries, protect_local_ray
+
+mute_libraries()
+protect_local_ray()  # Ray reads this when it is imported
+
+import ray  # noqa: E402
+import torch  # noqa: E402
+import torch.distributed as dist  # noqa: E402
+from torch.nn.parallel import DistributedDataParallel  # noqa: E402
+
+import pipeline.loop  # noqa: E402
+import pipeline.train  # noqa: E402
+from model import SmoothedLoss, Transformer, inverse_square_root  # noqa: E402
+from pipeline import track  # noqa: E402
+from pipeline.batches import Step, iterate_steps  # noqa: E402
+from pipeline.cluster import capacity, start_ray  # noqa: E402
+from pipeline.job import plan_of  # noqa: E402
+from pipeline.mixture import Mixture  # noqa: E402
+from pipeline.node_watch import NodeWatch  # noqa: E402
+from pipeline.placement import place  # noqa: E402
+from pipeline.plan import TrainingPlan  # noqa: E402
+from pipeline.portions import WindowPlan, portions  # noqa: E402
+from pipeline.prepare import prepare  # noqa: E402
+from pipeline.progress import ProgressLine, open_board  # noqa: E402
+from pipeline.recipe import Cluster  # noqa: E402
+from pipeline.recipe_file import load_recipe  # noqa: E402
+from pipeline.step import (  # noqa: E402
+    data_parallel,
+    empty_micro_batch,
+    make_optimizer,
+    model_config,
+    seed_of,
+    training_step,
+)
+from pipeline.stopwatch import Stopwatch  # noqa: E402
+from pipeline.telemetry import Telemetry  # noqa: E402
+from pipeline.tokenizer import Tokenizer  # noqa: E402
+from pipeline.tracking_server import connect  # noqa: E402
+from pipeline.windows import Position  # noqa: E402
+from pipeline.worker import Worker  # noqa: E402
+
+WORKERS = 2
+WARM_UP = 10
+JOB = [
+    "model.width=256", "model.encoder_layers=3", "model.decoder_layers=3", "train.epochs=null",
+    "validation.every_steps=1000000", "train.checkpoint_steps=1000000",
+]  # fmt: skip
+"""The sizes of recipes/multi30k.yaml on the demo's corpus, which is everywhere."""
+
+
+def make_plan(folder: Path, steps: int) -> None:
+    """The plan of the Ray side, and each rank's part of the same step list as a file."""
+    overrides = [*JOB, f"train.steps={steps}", f"storage={folder}/storage"]
+    recipe = load_recipe(str(Path(__file__).parents[1] / "recipes/demo.yaml"), overrides)
+    client = connect(f"sqlite:///{folder}/mlflow.db")
+    start_ray()
+    prepared = prepare(recipe, tokenize=True)
+    run_id = track.open_run(client, "overhead", "plan", "plan", {})
+    plan = plan_of(recipe, prepared, client, f"{folder}/job", run_id)
+    (folder / "plan").write_bytes(pickle.dumps(plan))
+    tokenizer = Tokenizer.load(plan.tokenizer)
+    windows = WindowPlan(
+        Mixture.load(plan.corpora), tokenizer.to_json(), plan.batches, plan.augment, plan.seed,
+        WORKERS,
+    )  # fmt: skip
+    rows: list[list[pa.Table]] = [[] for _ in range(WORKERS)]
+    taken = number = 0
+    while taken < steps:
+        epoch, window = divmod(number, windows.windows_in_epoch)
+        for row in portions(windows, tokenizer, epoch, window, 0, False):
+            rows[row["rank"][0].as_py()].append(row)
+        taken += row["steps_in_window"][0].as_py()
+        number += 1
+    for rank, tables in enumerate(rows):
+        with pa.ipc.new_file(f"{folder}/rank-{rank}", tables[0].schema) as writer:
+            for table in tables:
+                writer.write_table(table)
+
+
+class FromFile:
+    """What `iterate_steps` asks of a shard."""
+
+    def __init__(self, path: str) -> None:
+        self._reader = pa.ipc.open_file(pa.memory_map(path))
+
+    def iter_batches(self, **_: Any) -> Iterator[pa.Table]:
+        for number in range(self._reader.num_record_batches):
+            yield pa.Table.from_batches([self._reader.get_batch(number)])
+
+
+def by_torchrun(plan: TrainingPlan, folder: Path) -> None:
+    """A plain loop on each rank: no Ray, no tracking."""
+    dist.init_process_group("gloo")
+    rank, device = dist.get_rank(), torch.device("cpu")
+    torch.set_num_threads(1)
+    torch.manual_seed(plan.seed)
+    config = model_config(plan.model, Tokenizer.load(plan.tokenizer).vocabulary_size)
+    stopwatch = Stopwatch(device)
+    model = Transformer(config).train()
+    module = data_parallel(model, plan.train.label_smoothing, stopwatch)
+    optimizer = make_optimizer(model, plan.train)
+    shard: Any = FromFile(f"{folder}/rank-{rank}")
+    times, losses = [], []
+    for number, step in enumerate(iterate_steps(shard, rank, WORKERS, Position()), 1):
+        torch.manual_seed(seed_of(plan.seed, number, rank))
+        for group in optimizer.param_groups:
+            group["lr"] = inverse_square_root(
+                number, plan.model.width, plan.train.warmup_steps, plan.train.learning_rate
+            )
+        batches = step.micro_batches or [empty_micro_batch(config)]
+        loss, _ = training_step(
+            module, optimizer, batches, step.target_tokens, plan.train.clip_norm, stopwatch
+        )
+        stopwatch.read()
+        losses.append(float(loss))
+        times.append(time.time())
+        if number == plan.train.steps:
+            break
+    if rank == 0:
+        write(folder, times)
+    dist.destroy_process_group()
+
+
+class TimedWorker(Worker):
+    """Rank 0 keeps when it has taken each step, and writes that down in the end."""
+
+    def __init__(self, plan: TrainingPlan, board: Any) -> None:
+        super().__init__(plan, board)
+        self.times: list[float] = []
+
+    def take(self, step: Step, wait: float) -> None:
+        super().take(step, wait)
+        self.times.append(time.time())
+
+    def __exit__(self, *error: Any) -> None:
+        if self.rank == 0:
+            write(Path(self.plan.folder).parent, self.times)
+        super().__exit__(*error)
+
+    def validate(self) -> None:
+        """Not even at the end, which is not measured."""
+
+    save = average = validate
+
+
+def timed_loop(plan: TrainingPlan, board: Any) -> str:
+    pipeline.loop.Worker = TimedWorker  # type: ignore[misc]  # this process does nothing else
+    return pipeline.loop.training_loop(plan, board)
+
+
+def through_ray(plan: TrainingPlan, folder: Path) -> None:
+    """As `pipeline.job` trains, in a new run and a new folder each time."""
+    from benchmarks import sides  # by the name that the workers know it by
+
+    pipeline.train.training_loop = sides.timed_loop
+    name = f"turn-{time.time_ns()}"
+    run_id = track.open_run(connect(plan.tracking_uri), "overhead", name, name, {})
+    plan = replace(plan, folder=f"{folder}/{name}", run_id=run_id)
+    start_ray()
+    cluster = Cluster(workers=WORKERS)
+    board = open_board()
+    with NodeWatch(plan), ProgressLine(board):
+        pipeline.train.train(plan, place(cluster, capacity()), cluster, board)
+    ray.shutdown()
+
+
+class Unwatched:
+    """A stopwatch that measures nothing."""
+
+    def start(self, _: str | None) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def watching(plan: TrainingPlan, folder: Path) -> None:
+    """What stopwatch and telemetry add to a step: one process takes each step with and without
+    them, in turn; printed are the median of the ratios and the seconds of a step."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=0, world_size=1)
+    start_ray()
+    torch.set_num_threads(2)
+    config = model_config(plan.model, Tokenizer.load(plan.tokenizer).vocabulary_size)
+    watch = Stopwatch(torch.device("cpu"))
+    telemetry = Telemetry("overhead", 0, watch)
+    models = [Transformer(config).train() for _ in range(2)]
+    modules: list[Any] = [
+        data_parallel(models[0], plan.train.label_smoothing, watch),
+        DistributedDataParallel(
+            SmoothedLoss(models[1], plan.train.label_smoothing), gradient_as_bucket_view=True
+        ),
+    ]
+    optimizers = [make_optimizer(model, plan.train) for model in models]
+    seconds: list[list[float]] = [[], []]
+    shard: Any = FromFile(f"{folder}/rank-0")
+    for number, step in enumerate(iterate_steps(shard, 0, WORKERS, Position())):
+        for side in ((0, 1), (1, 0))[number % 2]:
+            started = time.perf_counter()
+            batches = step.micro_batches or [empty_micro_batch(config)]
+            some: Any = (watch, Unwatched())[side]
+            training_step(modules[side], optimizers[side], batches, 1000, 1.0, some)
+            if side == 0:
+                telemetry.took_step(step.own_target_tokens)
+            seconds[side].append(time.perf_counter() - started)
+        if number == plan.train.steps:
+            break
+    ratios = [a / b for a, b in zip(*(each[WARM_UP:] for each in seconds), strict=True)]
+    print(json.dumps({"watched_of_unwatched": statistics.median(ratios),
+                      "step_seconds": statistics.median(seconds[1])}))  # fmt: skip
+    ray.shutdown()
+
+
+def write(folder: Path, times: list[float]) -> None:
+    (folder / "times").write_text("\n".join(map(str, times)))
+
+
+def main() -> None:
+    side, folder = sys.argv[1], Path(sys.argv[2])
+    if side == "prepare":
+        return make_plan(folder, int(sys.argv[3]))
+    plan = pickle.loads((folder / "plan").read_bytes())
+    side_of = {"torchrun": by_torchrun, "ray": through_ray, "watching": watching}
+    return partial(side_of[side], plan, folder)()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONPATH", str(Path(__file__).parents[1]))
+    main()

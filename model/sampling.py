@@ -1,0 +1,165 @@
+"""Translations drawn at random, token by token.
+
+Shapes: R drawn translations that have not ended, of all sentences, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.constraints import Constraints
+from model.search import Hypothesis, divisors
+from model.transformer import Transformer
+
+
+@torch.inference_mode()
+def sample(
+    model: Transformer,
+    source: Tensor,
+    constraints: Constraints,
+    seeds: Sequence[int],
+    draws: int = 1,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    length_penalty: float = 1.0,
+) -> list[list[Hypothesis]]:
+    """Draw translations of each sentence.
+
+    A sentence's chances come from its own seed alone and are all drawn before the first step, so
+    that its translations do not depend on its batch-mates; more draws leave the first ones as they
+    are. Constraints, top_k and top_p forbid tokens in this order.
+
+    Args:
+        source: [B, S], ids padded on the right.
+        constraints: of these sentences; used up.
+        seeds: one for each sentence.
+        draws: translations of each, independent of each other and so perhaps equal.
+        temperature: above 0; logits are divided by it.
+        top_k: only the likeliest this many tokens are drawn; 0: all.
+        top_p: in (0, 1]; only the likeliest tokens that together reach this probability are drawn.
+        length_penalty: of the scores alone, which are the model's at temperature 1.
+
+    Returns:
+        Each sentence's translations, the best score first.
+
+    Raises:
+        ValueError: an argument is out of range, or the model is in training mode.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode: dropout would change its translations")
+    if draws < 1 or temperature <= 0 or top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            "draws must be at least 1, temperature above 0, top_k at least 0, top_p in (0, 1]: "
+            f"{draws}, {temperature}, {top_k}, {top_p}"
+        )
+    drawing = _Drawing(model, source, constraints, seeds, draws, length_penalty)
+    while drawing.numbers.numel():
+        drawing.advance(temperature, top_k, top_p)
+    return drawing.answers(draws)
+
+
+def draw(logits: Tensor, chances: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Tokens by their probabilities: where a chance falls on the line that they make up.
+
+    Args:
+        logits: [R, V], -inf where a token is forbidden, but not in all of a row.
+        chances: [R], in [0, 1).
+        top_k, top_p: as in `sample`.
+
+    Returns:
+        [R].
+    """
+    tokens = None
+    if top_k or top_p < 1:
+        logits, tokens = logits.topk(min(top_k or logits.size(-1), logits.size(-1)))
+    probabilities = torch.softmax(logits.double(), dim=-1)
+    line = probabilities.cumsum(-1)
+    possible = probabilities > 0
+    if top_p < 1:
+        # A token is in while those before it do not reach top_p.
+        possible &= line - probabilities < top_p
+    last = torch.where(possible, torch.arange(logits.size(-1), device=logits.device), 0).amax(-1)
+    ends = line.gather(1, last[:, None])
+    place = torch.searchsorted(line, chances[:, None] * ends, right=True)
+    place = torch.minimum(place, last[:, None])  # where the product was rounded up to the end
+    return (place if tokens is None else tokens.gather(1, place)).squeeze(1)
+
+
+class _Drawing:
+    """The translations that have not ended, and those that have."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        source: Tensor,
+        constraints: Constraints,
+        seeds: Sequence[int],
+        draws: int,
+        length_penalty: float,
+    ) -> None:
+        self.model = model
+        device, count = source.device, source.size(0) * draws
+        self.state = model.start(source)
+        # Of the translations that have not ended, in the same order everywhere.
+        self.numbers = torch.arange(count, device=device)
+        longest = int(constraints.max_lengths.max()) if count else 0
+        self.divisors = divisors(longest + 1, length_penalty).to(device)
+        self.chances = _chances(seeds, constraints.max_lengths.tolist(), draws).to(device)
+        of_sentences = torch.arange(source.size(0), device=device).repeat_interleave(draws)
+        self.state.keep_sentences(of_sentences)
+        constraints.keep(of_sentences)
+        self.constraints = constraints
+        self.tokens = torch.full((count, 1, 1), model.config.start_id, device=device)
+        self.log_probabilities = torch.zeros(count, device=device)
+        # Of all; one without tokens and score has found no way to its end.
+        self.found = [Hypothesis([], -torch.inf)] * count
+
+    def advance(self, temperature: float, top_k: int, top_p: float) -> None:
+        """Every translation grows by one token or ends."""
+        config, length = self.model.config, self.tokens.size(2)
+        logits = self.model.step(self.tokens[:, :, -1], self.state).float()
+        log_probabilities = torch.log_softmax(logits, dim=-1)[:, 0]
+        end = logits[..., config.end_id].clone()
+        may_end = self.constraints.apply(logits, self.tokens, config)
+        logits[..., config.end_id] = end if may_end is None else end.where(may_end, -torch.inf)
+        lost = logits[:, 0].amax(-1).isneginf()
+        logits[lost] = 0.0
+        newest = draw(logits[:, 0] / temperature, self.chances[:, length - 1], top_k, top_p)
+        self.log_probabilities += log_probabilities.gather(1, newest[:, None]).squeeze(1)
+
+        ended = (newest == config.end_id) & ~lost
+        scores = (self.log_probabilities / self.divisors[length]).tolist()
+        for row in ended.nonzero().squeeze(1).tolist():
+            tokens = self.tokens[row, 0, 1:].tolist()
+            self.found[int(self.numbers[row])] = Hypothesis(tokens, scores[row])
+        self.tokens = torch.cat([self.tokens, newest[:, None, None]], dim=2)
+        self._keep((~ended & ~lost).nonzero().squeeze(1))
+
+    def answers(self, draws: int) -> list[list[Hypothesis]]:
+        """Those of each sentence, the best score first."""
+        groups = (self.found[first : first + draws] for first in range(0, len(self.found), draws))
+        return [
+            sorted((h for h in group if h.score > -torch.inf), key=lambda h: -h.score)
+            for group in groups
+        ]
+
+    def _keep(self, rows: Tensor) -> None:
+        if rows.numel() == self.numbers.numel():
+            return
+        self.numbers, self.chances = self.numbers[rows], self.chances[rows]
+        self.tokens, self.log_probabilities = self.tokens[rows], self.log_probabilities[rows]
+        self.state.keep_sentences(rows)
+        self.state.keep_hypotheses(rows)
+        self.constraints.keep(rows)
+
+
+def _chances(seeds: Sequence[int], max_lengths: Sequence[int], draws: int) -> Tensor:
+    """Random numbers in [0, 1), [sentences · draws, tokens], in double precision; zeros where a
+    translation cannot be that long."""
+    chances = torch.zeros(len(seeds), draws, max(max_lengths, default=0) + 1, dtype=torch.float64)
+    for row, seed, limit in zip(chances, seeds, max_lengths, strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        row[:, : limit + 1] = torch.rand(draws, limit + 1, dtype=row.dtype, generator=generator)
+    return chances.flatten(0, 1)

@@ -1,0 +1,190 @@
+"""Text files → tables of `rows.SCHEMA`: JSON lines, CSV and TSV, pairs of files.
+
+Errors that pyarrow meets are put in words by `readers.read_entry`, which calls what is here.
+"""
+
+import json
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+from pyarrow.fs import FileSystem
+
+from pipeline.errors import RequestError
+from pipeline.files import format_of
+from pipeline.lines import LONGEST_LINE, line_blocks, open_file
+from pipeline.rows import (
+    ROWS,
+    Columns,
+    as_text,
+    check_columns,
+    check_keys,
+    ragged_rows,
+    table_of,
+    table_of_dicts,
+)
+from pipeline.whole_rows import row_of_batch
+
+SIDES = ["source", "target"]
+"""The columns of a pair of text files."""
+AGAIN = "download or write it again"
+
+# --- JSON lines ---------------------------------------------------------------------------------
+
+
+def read_json_lines(
+    path: str, filesystem: FileSystem, columns: Columns, keep: pa.Schema | None
+) -> Iterator[pa.Table]:
+    checked = False
+    for rows in json_rows(path, filesystem):
+        if rows and not checked:
+            check_keys(rows, columns, path)
+            checked = True
+        yield table_of_dicts(rows, columns, keep)
+
+
+def json_rows(path: str, filesystem: FileSystem) -> Iterator[list[dict[str, Any]]]:
+    """The objects of all lines, a block of lines at a time."""
+    number = 0
+    for lines in line_blocks(path, filesystem):
+        yield [_json_row(line, path, number + i) for i, line in enumerate(lines, 1) if line.strip()]
+        number += len(lines)
+
+
+def _json_row(line: bytes, path: str, number: int) -> dict[str, Any]:
+    try:
+        # Bytes that are no UTF-8 become lone surrogates, which `from_python` calls "not_text".
+        row = json.loads(line.decode("utf-8-sig", errors="surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        if not line.endswith(b"\n"):
+            raise RequestError(
+                f"{path!r} ends in the middle of line {number}: it was cut off; {AGAIN}"
+            ) from error
+        raise RequestError(f"{path!r} line {number} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise RequestError(
+            f"{path!r} line {number} holds a {type(row).__name__}, where each must hold an object"
+        )
+    return row
+
+
+# --- CSV and TSV --------------------------------------------------------------------------------
+
+
+def parse_options(path: str, delimiter: str | None) -> pa.csv.ParseOptions:
+    """How a CSV or TSV file is cut into cells. By custom TSV has no quoting: a quotation mark is a
+    character like any other."""
+    if format_of(path) == "tsv":
+        return pa.csv.ParseOptions(delimiter="\t", quote_char=False)
+    return pa.csv.ParseOptions(delimiter=delimiter or ",", newlines_in_values=True)
+
+
+def csv_columns(path: str, filesystem: FileSystem, delimiter: str | None) -> list[str]:
+    """The names in the first line; none of an empty file."""
+    parsing = parse_options(path, delimiter)
+    parsing.invalid_row_handler = lambda _: "skip"
+    reading = pa.csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False)
+    with open_file(path, filesystem) as file:
+        if not file.read(1):
+            return []
+    with open_file(path, filesystem) as file:
+        return list(pa.csv.open_csv(file, reading, parsing).schema.names)
+
+
+def read_csv(
+    path: str,
+    filesystem: FileSystem,
+    columns: Columns,
+    block_bytes: int,
+    delimiter: str | None,
+    keep: pa.Schema | None,
+) -> Iterator[pa.Table]:
+    parsing = parse_options(path, delimiter)
+    with open_file(path, filesystem) as file:
+        if not file.read(1):
+            return
+    ragged = 0
+
+    def skip(_: pa.csv.InvalidRow) -> str:
+        nonlocal ragged
+        ragged += 1
+        return "skip"
+
+    parsing.invalid_row_handler = skip
+    settings: dict[str, Any] = {
+        # One thread: the rows that `skip` counts are then always those of the batches so far.
+        "read_options": pa.csv.ReadOptions(block_size=block_bytes, use_threads=False),
+        "parse_options": parsing,
+        # Bytes, not strings: one byte that is no UTF-8 then costs its row and not the file.
+        "convert_options": pa.csv.ConvertOptions(
+            column_types=dict.fromkeys([*columns, *(keep.names if keep else [])], pa.binary()),
+            include_columns=None if keep else list(dict.fromkeys(columns)),
+            strings_can_be_null=False,
+        ),
+    }
+    try:
+        with open_file(path, filesystem) as file:
+            for batch in pa.csv.open_csv(file, **settings):
+                for start in range(0, batch.num_rows, ROWS):
+                    part = batch.slice(start, ROWS)
+                    row = row_of_batch(part, keep) if keep else None
+                    source, target = (as_text(part.column(column)) for column in columns)
+                    yield table_of(source, target, row)
+                if ragged:
+                    yield ragged_rows(ragged, keep)
+                    ragged = 0
+    except KeyError:
+        del settings["convert_options"]
+        with open_file(path, filesystem) as file:
+            check_columns(columns, path, pa.csv.open_csv(file, **settings).schema.names)
+        raise
+    except pa.ArrowInvalid as error:
+        if "straddl" not in str(error):
+            raise
+        raise _record_too_long(path, filesystem) from error
+    if ragged:
+        yield ragged_rows(ragged, keep)
+
+
+def _record_too_long(path: str, filesystem: FileSystem) -> RequestError:
+    for _ in line_blocks(path, filesystem):
+        pass  # raises for the line, if it is one
+    return RequestError(
+        f"{path!r} has a row of more than {LONGEST_LINE // 1024**2} MiB over many lines: is a "
+        "quotation mark never closed?"
+    )
+
+
+# --- Pairs of text files ------------------------------------------------------------------------
+
+
+def read_pair(
+    entry: tuple[str, ...], filesystem: FileSystem, keep: pa.Schema | None
+) -> Iterator[pa.Table]:
+    blocks = [line_blocks(path, filesystem) for path in entry]
+    lines: list[list[bytes]] = [[], []]
+    count = 0
+    while True:
+        lines = [mine or next(more, []) for mine, more in zip(lines, blocks, strict=True)]
+        if not all(lines):
+            break
+        size = min(map(len, lines))
+        if not count:
+            lines = [[mine[0].removeprefix(BOM_UTF8), *mine[1:]] for mine in lines]
+        ends = [[line.rstrip(b"\r\n") for line in mine[:size]] for mine in lines]
+        sides = [pa.array(mine, pa.binary()) for mine in ends]
+        row = row_of_batch(pa.RecordBatch.from_arrays(sides, SIDES), keep) if keep else None
+        yield table_of(as_text(sides[0]), as_text(sides[1]), row)
+        lines = [mine[size:] for mine in lines]
+        count += size
+    if any(lines):
+        counts = [
+            count + len(mine) + sum(map(len, more))
+            for mine, more in zip(lines, blocks, strict=True)
+        ]
+        raise RequestError(
+            f"line n must be the translation of line n, but {entry[0]!r} has {counts[0]} lines and "
+            f"{entry[1]!r} has {counts[1]}"
+        )

@@ -1,0 +1,238 @@
+"""`heliograph submit` from one host to a cluster of others, with tokens and a tracking server: a
+node is cut off while it trains, and so is who watches."""
+
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import psutil
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from tests.cluster.hosts import ROOT, Cluster, Host, ray_cluster, what_is_missing
+from tests.small_job import small_recipe
+from tests.tracking_server import SENDS_NOTICES
+
+STEPS = 1200
+SECONDS_WITHOUT_NETWORK = 45
+"""Long enough that who follows a log gives its connection up."""
+SECRET = "planted-8d7e21"
+MISSING = what_is_missing()
+
+pytestmark = [
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(MISSING is not None, reason=f"no hosts can be made here: {MISSING}"),
+]
+
+
+class Desk:
+    """A host from which jobs are submitted, with a checkout and a tracking server's secrets."""
+
+    def __init__(self, cluster: Cluster, tracking: str) -> None:
+        self.cluster, self.host = cluster, cluster.lan.add()
+        self.project = self.host.folder / "project"
+        for package in ("jobs", "model", "pipeline", "recipes"):
+            shutil.copytree(ROOT / package, self.project / package)
+        self.environment = {
+            name: value
+            for name, value in cluster.environment.items()
+            if name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PATH")
+        } | {
+            "RAY_API_SERVER_ADDRESS": f"http://{cluster.head.address}:8265",
+            "MLFLOW_TRACKING_URI": tracking,
+            "MLFLOW_TRACKING_USERNAME": "heliograph",
+            "MLFLOW_TRACKING_PASSWORD": SECRET,
+            "HELIOGRAPH_WEBHOOK_SECRET": SECRET + SECRET,
+            "PYTHONPATH": "",
+        }
+
+    def start(self, *words: str) -> "Command":
+        out = self.host.folder / f"out-{time.monotonic_ns()}"
+        words = (sys.executable, "-m", "jobs.cli", *words)
+        return Command(self.host.run(words, self.environment, self.project, out), out, self.host)
+
+    def heliograph(self, *words: str) -> tuple[int, str]:
+        """A command to its end: its exit code, and its standard output."""
+        command = self.start(*words)
+        return command.process.wait(600), command.said()
+
+
+class Command:
+    def __init__(self, process: "Popen[bytes]", out: Path, host: Host) -> None:
+        self.process, self._out, self._host = process, out, host
+
+    def said(self) -> str:
+        """On its standard output, so far."""
+        return self._out.read_text()
+
+    def until(self, condition: Callable[[], Any], seconds: float = 600.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            told = self.said() + self._host.log.read_text()
+            assert self.process.poll() is None, told
+            assert time.monotonic() < deadline, told
+            time.sleep(0.2)
+
+    def interrupt(self) -> None:
+        """Ctrl-C, without a terminal that could be asked."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with ray_cluster(tmp_path_factory.mktemp("lan"), workers=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def tracking(cluster: Cluster) -> str:
+    """An MLflow server on a host of its own; its address."""
+    host = cluster.lan.add()
+    words = ["-m", "mlflow", "server", "--host", host.address, "--port", "5000", "--workers", "1"]
+    words += ["--backend-store-uri", f"sqlite:///{host.folder}/mlflow.db"]
+    words += ["--artifacts-destination", str(host.folder / "artifacts")]
+    words += ["--allowed-hosts", f"{host.address}:5000"]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    server = host.run([sys.executable, *words], quiet | SENDS_NOTICES)
+    deadline = time.monotonic() + 240
+    while "Application startup complete" not in host.log.read_text():
+        assert server.poll() is None, host.log.read_text()
+        assert time.monotonic() < deadline, host.log.read_text()
+        time.sleep(0.2)
+    return f"http://{host.address}:5000"
+
+
+@pytest.fixture(scope="module")
+def desk(cluster: Cluster, tracking: str) -> Desk:
+    desk = Desk(cluster, tracking)
+    recipe = small_recipe(
+        cluster.lan.folder,
+        name="submitted",
+        train={"steps": STEPS, "checkpoint_steps": 20},
+        validation={"every_steps": STEPS, "sentences": 10},
+        registry={"promote": False},
+        cluster={"workers": 2, "cpus_per_worker": 2, "max_failures": 3},
+        track={"every_steps": 1, "attention_sentences": 1},
+    )
+    (desk.project / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    return desk
+
+
+@pytest.fixture(scope="module")
+def store(cluster: Cluster, tracking: str) -> MlflowClient:
+    """The server's database, which this host reaches as a file."""
+    (path,) = cluster.lan.folder.glob("host-*/mlflow.db")
+    return MlflowClient(f"sqlite:///{path}")
+
+
+def the_run(store: MlflowClient) -> Run:
+    """The only run that was ever opened for the job."""
+    (run,) = store.search_runs([each.experiment_id for each in store.search_experiments()])
+    return run
+
+
+def steps(store: MlflowClient) -> list[int]:
+    history = store.get_metric_history(the_run(store).info.run_id, "train/loss")
+    return [metric.step for metric in history]
+
+
+def test_training_is_followed_to_its_end(desk: Desk, store: MlflowClient) -> None:
+    """Exit code 0, though a node and then who watches lose the network, and after an interrupt and
+    a stop: the same command goes on in the same run."""
+    words = ("submit", "train", "recipe.yaml")
+    first = desk.start(*words)
+    first.until(lambda: re.search(r"step \d+", first.said()))
+    job = jobs_named_in(desk)[-1]
+    assert re.fullmatch(r"submitted-[0-9a-f]{10}-1", job)
+    assert desk.heliograph("submit", "train", "recipe.yaml", "cluster.max_failures=1")[0] == 2
+    first.interrupt()
+    assert first.process.wait(60) == 130
+    assert f"job {job} runs on" in desk.host.log.read_text()
+    assert desk.heliograph("stop", job) == (0, f"job {job} has ended: STOPPED\n")
+    assert desk.heliograph("logs", job, "--follow")[0] == 130
+    taken = steps(store)
+    assert taken == list(range(1, len(taken) + 1))
+    assert the_run(store).info.status == "KILLED"
+
+    second = desk.start(*words)
+    second.until(lambda: len(steps(store)) > len(taken) + 20)
+    again = desk.start(*words)  # the same command while it runs
+    again.until(lambda: "runs already\n" in desk.host.log.read_text())
+    cut = time.monotonic()
+    lost = desk.cluster.workers[1]
+    lost.cut_off()
+    desk.host.cut_off()
+    newest = len(steps(store))
+    desk.cluster.add()
+    while len(steps(store)) < newest + 40:
+        assert time.monotonic() < cut + 300, desk.cluster.head.log.read_text()
+        time.sleep(0.2)
+    print(f"from the cut to 40 new steps: {time.monotonic() - cut:.1f} s")
+    time.sleep(max(0.0, cut + SECONDS_WITHOUT_NETWORK - time.monotonic()))
+    desk.host.reconnect()
+    assert second.process.wait(1200) == 0, second.said() + desk.host.log.read_text()
+    assert again.process.wait(60) == 0
+    job = jobs_named_in(desk)[-1]
+    assert job.endswith("-2")
+    assert desk.heliograph("logs", job) == (0, second.said())
+    assert again.said() == second.said()
+    assert steps(store) == list(range(1, STEPS + 1))
+    assert the_run(store).info.status == "FINISHED"
+
+
+def jobs_named_in(desk: Desk) -> list[str]:
+    return re.findall(r"job (\S+): train", desk.host.log.read_text())
+
+
+def test_each_exit_code(desk: Desk, store: MlflowClient) -> None:
+    """0 and 130 are those above."""
+    rule = "{kind: size, megabytes: 0.01}"
+    assert desk.heliograph("submit", "promote", "submitted", "--rule", rule)[0] == 3
+    assert desk.heliograph("submit", "train", "recipe.yaml", "data.train=/nowhere.jsonl")[0] == 2
+    # Nobody is at that address, so the test delivery fails; its secret went with the job.
+    code, said = desk.heliograph("submit", "notify", "http://10.77.0.1:9/champions")
+    assert (code, "a test delivery failed" in said) == (1, True)
+
+
+def test_a_token_is_asked_for(desk: Desk) -> None:
+    right = dict(desk.environment)
+    desk.environment["RAY_AUTH_TOKEN"] = "0" * 64
+    assert desk.heliograph("status")[0] == 2
+    desk.environment |= {"RAY_AUTH_MODE": "disabled"}
+    assert desk.heliograph("status")[0] == 2
+    desk.environment |= right
+    assert desk.host.log.read_text().count("wants its own token") == 2
+    assert desk.heliograph("status")[0] == 0
+
+
+def test_the_secret_is_nowhere(cluster: Cluster, store: MlflowClient) -> None:
+    """Not in the files of Ray and of the tracking server, nor in what anyone said, nor in the
+    command lines of running processes."""
+    told = [
+        str(path)
+        for path in cluster.lan.folder.rglob("*")
+        if path.is_file() and SECRET.encode() in path.read_bytes()
+    ]
+    assert told == []
+    commands = [" ".join(each.info["cmdline"] or []) for each in psutil.process_iter(["cmdline"])]
+    assert not any(SECRET in command for command in commands)
+    run = the_run(store)
+    assert SECRET not in str(run.data.params) + str(run.data.tags)
+
+
+def test_the_job_server_listens_where_it_was_told_to(cluster: Cluster) -> None:
+    """All else of Ray listens on all interfaces, and asks for the token, too."""
+    assert cluster.head.listens_at(8265) == {cluster.head.address}
+    stranger = cluster.environment | {"RAY_AUTH_TOKEN": "0" * 64}
+    words = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address"]
+    words += [f"{cluster.head.address}:6379"]
+    assert cluster.lan.add().run(words, cluster.environment).wait(60) == 0
+    assert cluster.lan.add().run(words, stranger).wait(60) != 0

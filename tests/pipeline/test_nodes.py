@@ -1,0 +1,246 @@
+"""Nodes are lost, join, and are announced to go, while a job trains on them."""
+
+import pickle
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from safetensors.torch import load_file
+
+from pipeline.events import read_events
+from pipeline.placement import Placement
+from pipeline.plan import TrainingPlan
+from pipeline.progress import open_board
+from pipeline.recipe import Cluster
+from pipeline.train import train
+from tests.held_job import hold
+from tests.pipeline.small_plan import STEPS, job, losses, small_plan
+from tests.ray_nodes import RayNodes
+from tests.recorded_job import Records, digest, folder_of, pairs_of, records
+from tests.small_job import ROOT, Command
+
+pytestmark = pytest.mark.timeout(600)
+
+Nodes = dict[int, str]
+"""By rank the id of the node that it is on."""
+
+
+class NodesById(RayNodes):
+    """Nodes by the id that their processes know."""
+
+    def ids(self) -> list[str]:
+        """Of all but the head."""
+        return [node.node_id for node in self._cluster.worker_nodes]
+
+    def lose(self, node_id: str) -> None:
+        """SIGKILL to all processes of the node, at once."""
+        (node,) = (node for node in self._cluster.worker_nodes if node.node_id == node_id)
+        parents = [info.process.pid for infos in node.all_processes.values() for info in infos]
+        for parent in map(psutil.Process, parents):
+            for process in [parent, *parent.children(recursive=True)]:
+                process.kill()
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def announce_end(self, node_id: str, seconds: float) -> None:
+        """As an autoscaler does it when the cloud is going to take the node away."""
+        accepted, why_not = GcsClient(address=self._cluster.address).drain_node(
+            node_id,
+            DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION"),
+            "the cloud takes it back",
+            int((time.time() + seconds) * 1000),
+        )
+        assert accepted, why_not
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[NodesById]:
+    """A head for the data, and two nodes of which each has room for one worker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # for the workers, which import the tests' own
+        with NodesById(cpus_per_node=[1, 2, 2]) as nodes:
+            yield nodes
+
+
+@pytest.fixture(scope="module")
+def plan(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> TrainingPlan:
+    """Without dropout, whose draws are each rank's own: so the losses do not depend on how many."""
+    plan = small_plan(tmp_path_factory.mktemp("nodes"))
+    nothing = {"dropout": 0.0, "attention_dropout": 0.0, "embedding_dropout": 0.0}
+    # At the paper's rate, 0.05 for so narrow a model, training is chaotic: it magnifies rounding.
+    calm = plan.train.model_copy(update={"learning_rate": 1e-3})
+    return replace(plan, model=plan.model.model_copy(update=nothing), train=calm)
+
+
+class Job:
+    """Training on the nodes, in a process of its own."""
+
+    def __init__(self, nodes: NodesById, plan: TrainingPlan, name: str, **cluster: Any) -> None:
+        self.plan, self.nodes = job(plan, name), nodes
+        self.hold(0)
+        folder = Path(self.plan.folder)
+        settings = Cluster(workers=2, **cluster)
+        (folder / "plan").write_bytes(pickle.dumps((self.plan, settings)))
+        environment = nodes.environment() | {
+            "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.5",
+        }
+        self.command = Command(["tests.held_job", str(folder / "plan")], folder, environment)
+
+    def hold(self, step: float) -> None:
+        hold(self.plan.folder, step)
+
+    def records(self) -> Records:
+        return records(self.plan.folder)
+
+    def workers(self) -> int:
+        """How many of them took the newest step."""
+        record = self.records()
+        return record[max(record)][-1]["world_size"] if record else 0
+
+    def reached(self, step: int, workers: int) -> bool:
+        """Whether so many workers, the newest ones, have taken the step."""
+        lines = self.records().get(step, [])[-workers:]
+        return len(lines) == workers and {line["world_size"] for line in lines} == {workers}
+
+    def where(self, workers: int = 2) -> Nodes:
+        """Of the newest workers."""
+        newest = sorted(folder_of(self.plan.folder).glob("*.node"))[-workers:]
+        return {int(path.stem.partition("-")[2]): path.read_text() for path in newest}
+
+    def until(self, condition: Callable[[], Any], seconds: float = 200.0) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := condition()):
+            assert self.command.process.poll() is None, self.command.said()
+            assert time.monotonic() < deadline, self.command.said()
+            time.sleep(0.05)
+        return found
+
+    def end(self) -> None:
+        self.hold(float("inf"))
+        assert self.command.process.wait(200) == 0, self.command.said()
+
+    def events(self) -> list[tuple[str, str]]:
+        return [(event.kind, event.message) for event in read_events(self.plan.events)]
+
+    def weights(self) -> str:
+        newest = self.plan.checkpoints.steps()[-1]
+        return digest(
+            load_file(f"{self.plan.folder}/checkpoints/step-{newest:08d}/model.safetensors")
+        )
+
+
+@pytest.fixture
+def start(nodes: NodesById, plan: TrainingPlan) -> Iterator[Callable[..., Job]]:
+    jobs: list[Job] = []
+
+    def start(name: str, checkpoint_steps: int = 4, **cluster: Any) -> Job:
+        train = plan.train.model_copy(update={"checkpoint_steps": checkpoint_steps})
+        jobs.append(Job(nodes, replace(plan, train=train), name, **cluster))
+        return jobs[-1]
+
+    yield start
+    for each in jobs:
+        if each.command.process.poll() is None:
+            each.command.process.kill()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nodes: NodesById, plan: TrainingPlan) -> Job:
+    whole = Job(nodes, plan, "undisturbed", max_failures=0)
+    whole.end()
+    assert sorted(whole.records()) == list(range(1, STEPS + 1))
+    assert len(set(whole.where().values())) == 2
+    return whole
+
+
+def test_a_lost_node_is_waited_for_and_another_one_takes_its_place(
+    start: Callable[..., Job], undisturbed: Job, nodes: NodesById
+) -> None:
+    disturbed = start("lost")
+    disturbed.hold(41)
+    disturbed.until(lambda: disturbed.reached(41, workers=2))
+    disturbed.until(lambda: disturbed.plan.checkpoints.steps()[-1] == 40)  # beside training
+    nodes.lose(disturbed.where()[0])
+    disturbed.hold(float("inf"))
+    nodes.add(2)
+    disturbed.end()
+    assert disturbed.weights() == undisturbed.weights()
+    assert losses(disturbed.plan) == losses(undisturbed.plan)
+    assert pairs_of(disturbed.records()) == pairs_of(undisturbed.records())
+    kinds, messages = zip(*disturbed.events(), strict=True)
+    assert kinds == ("failure", "workers"), messages
+    assert re.search(r"1 of at most 3 times .*newest checkpoint is of step 40", messages[0])
+    assert re.search(r"on 2 of 2 workers, no longer on [\d.]+;", messages[1])
+
+
+def test_an_elastic_job_goes_on_with_fewer_workers_and_grows_back(
+    start: Callable[..., Job], undisturbed: Job, nodes: NodesById
+) -> None:
+    disturbed = start("elastic", min_workers=1)
+    disturbed.hold(21)
+    disturbed.until(lambda: disturbed.reached(21, workers=2))
+    nodes.lose(disturbed.where()[0])
+    disturbed.hold(61)
+    disturbed.until(lambda: disturbed.reached(61, workers=1))
+    nodes.add(2)
+    disturbed.until(lambda: disturbed.reached(61, workers=2))
+    disturbed.end()
+    assert pairs_of(disturbed.records()) == pairs_of(undisturbed.records())
+    assert losses(disturbed.plan) == pytest.approx(losses(undisturbed.plan), rel=1e-5)  # seen: 1e-7
+    messages = " ".join(message for kind, message in disturbed.events() if kind == "workers")
+    assert re.search(r"on 1 of 2 workers, no longer on .*on 2 of 2 workers;", messages)
+
+
+def test_a_node_that_is_announced_to_go_leaves_a_checkpoint_behind(
+    start: Callable[..., Job], undisturbed: Job, nodes: NodesById
+) -> None:
+    disturbed = start("announced", checkpoint_steps=1_000, max_failures=0)
+    disturbed.hold(31)
+    disturbed.until(lambda: disturbed.reached(31, workers=2))
+    assert disturbed.plan.checkpoints.steps() == []
+    going, staying = disturbed.where()[1], disturbed.where()[0]
+    nodes.announce_end(going, seconds=8)
+    nodes.add(2)
+    disturbed.hold(60)
+    disturbed.until(disturbed.plan.checkpoints.steps)
+    (step,) = disturbed.plan.checkpoints.steps()
+    assert 32 <= step <= 60
+    disturbed.until(lambda: going not in disturbed.where().values())
+    assert staying in disturbed.where().values()
+    disturbed.end()
+    assert disturbed.weights() == undisturbed.weights()
+    assert losses(disturbed.plan) == losses(undisturbed.plan)
+    kinds = [kind for kind, _ in disturbed.events()]
+    assert kinds[0] == "preemption"
+    assert "failure" not in kinds  # nor does it count as one
+
+
+def test_the_node_that_made_the_batches_is_lost_and_the_workers_find_room_for_them(
+    plan: TrainingPlan, undisturbed: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with NodesById(cpus_per_node=[0, 2, 1]) as nodes:  # the two workers take the first node's CPUs
+        disturbed = Job(nodes, plan, "starved")
+        disturbed.hold(5)
+        disturbed.until(lambda: disturbed.reached(5, workers=2))
+        (for_data,) = set(nodes.ids()) - set(disturbed.where().values())
+        nodes.lose(for_data)
+        disturbed.end()
+    assert losses(disturbed.plan) == losses(undisturbed.plan)
+    assert disturbed.weights() == undisturbed.weights()
+    assert "no CPU is left for the data" in " ".join(what for _, what in disturbed.events())
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_batches_are_made_though_the_workers_took_every_cpu(plan: TrainingPlan) -> None:
+    """As they may after a node was lost: of this cluster's two CPUs they leave none."""
+    settings = plan.train.model_copy(update={"steps": 30})
+    crowded = replace(job(plan, "crowded"), train=settings)
+    every_cpu = Placement(workers=2, cpus_per_worker=1, use_gpu=False)
+    assert train(crowded, every_cpu, Cluster(workers=2), open_board()).step == 30

