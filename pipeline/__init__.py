@@ -18,111 +18,112 @@ From a data set to micro-batches
  13. grammar            the embedded corpus: a generator of English-German sentence pairs
  14. hub                a hub dataset: its commit, its splits, its README's settings
  15. remote             files elsewhere; a lost connection is said in words
- 16. files              which files a location means: hub names, folders, globs, paths
- 17. lines              text files, unpacked, line by line within bounded memory
- 18. whole_rows         all columns of a row: their types, and their values in these types
- 19. rows               any reader's columns → source, target, and what is wrong with them
- 20. text_readers       JSON lines, CSV and TSV, pairs of text files → tables of rows
- 21. readers            files → tables of rows
- 22. shards             whatever else `datasets` can stream, shard by shard
- 23. source             all of a split as one Ray Dataset, in order
- 24. survey             a data set looked through: its columns' types, and how many rows
- 25. cleaning           which pairs are used; the others are counted by reason
- 26. stretches          the cleaned pairs as they were read, until their number is known
- 27. duplicates         equal pairs, found within bounded memory
- 28. pieces             pairs → Parquet files of equal pieces, and their digest
- 29. corpus             the cleaned pairs on storage, in pieces that can be read in any order
- 30. mixture            several corpora as one, each used by its weight
- 31. tokenizer          text ↔ token ids, trained from the corpus, cached by hash
- 32. sampling           other tokens for the same text, as the seed draws them
- 33. windows            the step list: which pairs make which optimizer step
- 34. tokens             a corpus' token ids: encoded now, or read where they were prepared
- 35. prepare            from a recipe to what training reads
- 36. portions           a window's steps as rows, dealt to the ranks
- 37. batches            what a worker eats: checked steps of padded micro-batches
- 38. stream             all windows of all epochs as one Ray Dataset
+ 16. listing            what a folder holds, while others change it
+ 17. files              which files a location means: hub names, folders, globs, paths
+ 18. lines              text files, unpacked, line by line within bounded memory
+ 19. whole_rows         all columns of a row: their types, and their values in these types
+ 20. rows               any reader's columns → source, target, and what is wrong with them
+ 21. text_readers       JSON lines, CSV and TSV, pairs of text files → tables of rows
+ 22. readers            files → tables of rows
+ 23. shards             whatever else `datasets` can stream, shard by shard
+ 24. source             all of a split as one Ray Dataset, in order
+ 25. survey             a data set looked through: its columns' types, and how many rows
+ 26. cleaning           which pairs are used; the others are counted by reason
+ 27. stretches          the cleaned pairs as they were read, until their number is known
+ 28. duplicates         equal pairs, found within bounded memory
+ 29. pieces             pairs → Parquet files of equal pieces, and their digest
+ 30. corpus             the cleaned pairs on storage, in pieces that can be read in any order
+ 31. mixture            several corpora as one, each used by its weight
+ 32. tokenizer          text ↔ token ids, trained from the corpus, cached by hash
+ 33. sampling           other tokens for the same text, as the seed draws them
+ 34. windows            the step list: which pairs make which optimizer step
+ 35. tokens             a corpus' token ids: encoded now, or read where they were prepared
+ 36. prepare            from a recipe to what training reads
+ 37. portions           a window's steps as rows, dealt to the ranks
+ 38. batches            what a worker eats: checked steps of padded micro-batches
+ 39. stream             all windows of all epochs as one Ray Dataset
 
 Training
- 39. training_state     where training stands, besides weights and moments
- 40. stopwatch          where a rank's time goes, by phase
- 41. step               one optimizer step, and what its loss means on any number of workers
- 42. model_folder       a model on disk: sizes, weights and tokenizer
- 43. folders            folders on storage that are whole or absent
- 44. fence              which of a job's starts may write to its storage
- 45. checkpoint_store   a job's checkpoints; a damaged one falls back to the one before
- 46. checkpoint         what a checkpoint holds
- 47. background         checkpoints written while training goes on
- 48. plan               what the driver decides and every worker follows
- 49. prefix             what a translation has to begin with, as a constraint on its tokens
- 50. translate          sentences → sentences, with a model folder
- 51. exports            a model folder's exports for faster engines, sealed by checksums
- 52. conversion         the Transformer in CTranslate2's form
- 53. fast_engine        CTranslate2: the same search, several times as fast
- 54. engines            what runs a model: torch, or CTranslate2
- 55. evaluate           BLEU and chrF with their signatures
- 56. significance       whether a difference is more than luck
- 57. behaviour          what a score hides: lost numbers, loops, what a typing error does
- 58. gate               rules in, verdicts with their figures out
- 59. validate           loss and BLEU on the validation set, shared out over the ranks
- 60. pictures           curves and attention maps
- 61. tracking_server    reaching MLflow, and waiting a while when it is away
- 62. spool              metrics on disk while the server is away
- 63. metric_log         metrics by step: never waited for, never lost, never twice
- 64. node_monitor       what a node's CPU, memory, disk, network and GPU do, as metrics
- 65. events             what befell a run: restarts, failures, interruptions
- 66. event_log          brings the events into the run
- 67. track              one MLflow run per job: parameters, metrics, artifacts
- 68. sync               delivers what a job kept on disk while the server was away
- 69. node_watch         a monitor on every node, also on those that join later
- 70. progress           the line that says where training is
- 71. ballot             what all ranks must decide together, asked without waiting
- 72. telemetry          what a rank does, as Ray's metrics
- 73. worker             what a rank does at each step
- 74. loop               the training loop that every rank runs
- 75. feed               gives the workers their share of the steps that remain
- 76. reporter           says what befalls the workers
- 77. whole_starts       workers that have started, or leave nothing behind
- 78. train              Ray Train: places the workers and starts them again
+ 40. training_state     where training stands, besides weights and moments
+ 41. stopwatch          where a rank's time goes, by phase
+ 42. step               one optimizer step, and what its loss means on any number of workers
+ 43. model_folder       a model on disk: sizes, weights and tokenizer
+ 44. folders            folders on storage that are whole or absent
+ 45. fence              which of a job's starts may write to its storage
+ 46. checkpoint_store   a job's checkpoints; a damaged one falls back to the one before
+ 47. checkpoint         what a checkpoint holds
+ 48. background         checkpoints written while training goes on
+ 49. plan               what the driver decides and every worker follows
+ 50. prefix             what a translation has to begin with, as a constraint on its tokens
+ 51. translate          sentences → sentences, with a model folder
+ 52. exports            a model folder's exports for faster engines, sealed by checksums
+ 53. conversion         the Transformer in CTranslate2's form
+ 54. fast_engine        CTranslate2: the same search, several times as fast
+ 55. engines            what runs a model: torch, or CTranslate2
+ 56. evaluate           BLEU and chrF with their signatures
+ 57. significance       whether a difference is more than luck
+ 58. behaviour          what a score hides: lost numbers, loops, what a typing error does
+ 59. gate               rules in, verdicts with their figures out
+ 60. validate           loss and BLEU on the validation set, shared out over the ranks
+ 61. pictures           curves and attention maps
+ 62. tracking_server    reaching MLflow, and waiting a while when it is away
+ 63. spool              metrics on disk while the server is away
+ 64. metric_log         metrics by step: never waited for, never lost, never twice
+ 65. node_monitor       what a node's CPU, memory, disk, network and GPU do, as metrics
+ 66. events             what befell a run: restarts, failures, interruptions
+ 67. event_log          brings the events into the run
+ 68. track              one MLflow run per job: parameters, metrics, artifacts
+ 69. sync               delivers what a job kept on disk while the server was away
+ 70. node_watch         a monitor on every node, also on those that join later
+ 71. progress           the line that says where training is
+ 72. ballot             what all ranks must decide together, asked without waiting
+ 73. telemetry          what a rank does, as Ray's metrics
+ 74. worker             what a rank does at each step
+ 75. loop               the training loop that every rank runs
+ 76. feed               gives the workers their share of the steps that remain
+ 77. reporter           says what befalls the workers
+ 78. whole_starts       workers that have started, or leave nothing behind
+ 79. train              Ray Train: places the workers and starts them again
 
 The finished model
- 79. pyfunc             what MLflow runs of a registered model: code and data, no pickle
- 80. provenance         what a model was made from, kept with its version
- 81. markdown           text from elsewhere in a page: it stays text
- 82. model_card         what a version is, for whoever finds it
- 83. versions           a model folder as a version of a registered model
- 84. contender          a version, as the gate sees it
- 85. ledger             every decision about a model's champion, in one order
- 86. settling           the alias follows the ledger
- 87. pinned_sets        other evaluation sets, by name
- 88. report             a decision as a page
- 89. registry           models in and out, and who is challenger
- 90. decision           judged, reported, written, completed
- 91. promotion          who becomes champion, and the way back
- 92. notice             what a receiver is told of a new champion, and whether it is genuine
- 93. webhooks           who is told of new champions
- 94. lineage            from a version to its data, and from data to versions
- 95. marian             the Transformer as Hugging Face's MarianMT
- 96. export             a model in another form, checked before it is handed over
- 97. use                a finished model at work: score it, translate with it
- 98. translated_parts   the output of a long translation: parts, whole or absent
- 99. translated_rows    all rows of a span, each with its translation or why there is none
-100. row_progress       the line that says how far a data set's translation is
-101. translate_dataset  a data set to a data set through Ray Data
-102. finish             what a finished training comes to, scored and registered
-103. job                the whole way, from a recipe to a registered model
+ 80. pyfunc             what MLflow runs of a registered model: code and data, no pickle
+ 81. provenance         what a model was made from, kept with its version
+ 82. markdown           text from elsewhere in a page: it stays text
+ 83. model_card         what a version is, for whoever finds it
+ 84. versions           a model folder as a version of a registered model
+ 85. contender          a version, as the gate sees it
+ 86. ledger             every decision about a model's champion, in one order
+ 87. settling           the alias follows the ledger
+ 88. pinned_sets        other evaluation sets, by name
+ 89. report             a decision as a page
+ 90. registry           models in and out, and who is challenger
+ 91. decision           judged, reported, written, completed
+ 92. promotion          who becomes champion, and the way back
+ 93. notice             what a receiver is told of a new champion, and whether it is genuine
+ 94. webhooks           who is told of new champions
+ 95. lineage            from a version to its data, and from data to versions
+ 96. marian             the Transformer as Hugging Face's MarianMT
+ 97. export             a model in another form, checked before it is handed over
+ 98. use                a finished model at work: score it, translate with it
+ 99. translated_parts   the output of a long translation: parts, whole or absent
+100. translated_rows    all rows of a span, each with its translation or why there is none
+101. row_progress       the line that says how far a data set's translation is
+102. translate_dataset  a data set to a data set through Ray Data
+103. finish             what a finished training comes to, scored and registered
+104. job                the whole way, from a recipe to a registered model
 
 A server of translations
-104. serve_limits       what one client may ask of it, and how much may wait
-105. serve_replica      one version of the model, and the requests that wait for it, together
-106. serve_requests     requests: read within bounds, checked, or refused
-107. serve_metrics      what it tells Prometheus
-108. serve_versions     the version in use, and the change to the next
-109. serve_answers      translations, attention, readiness
-110. serve_app          the interface, its description, and the pages for people
-111. serve_http         clients that are slow, many, or speak no HTTP
-112. serve              from MODEL to the last answer
-113. doctor_server      whether a tracking server does what a job needs
-114. doctor_node        what a node says of itself
-115. doctor_checks      what was found, judged
-116. doctor             what is wrong with a cluster, its storage and its tracking server
+105. serve_limits       what one client may ask of it, and how much may wait
+106. serve_replica      one version of the model, and the requests that wait for it, together
+107. serve_requests     requests: read within bounds, checked, or refused
+108. serve_metrics      what it tells Prometheus
+109. serve_versions     the version in use, and the change to the next
+110. serve_answers      translations, attention, readiness
+111. serve_app          the interface, its description, and the pages for people
+112. serve_http         clients that are slow, many, or speak no HTTP
+113. serve              from MODEL to the last answer
+114. doctor_server      whether a tracking server does what a job needs
+115. doctor_node        what a node says of itself
+116. doctor_checks      what was found, judged
+117. doctor             what is wrong with a cluster, its storage and its tracking server
 """

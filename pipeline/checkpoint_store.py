@@ -23,6 +23,7 @@ import pyarrow.fs as pafs
 from pipeline.errors import RequestError, one_line
 from pipeline.files import filesystem_of
 from pipeline.folders import Folders, LocalFolders, RemoteFolders, is_full, size_of
+from pipeline.listing import list_folder
 from pipeline.training_state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -254,11 +255,7 @@ class CheckpointStore:
 
     def _begun(self) -> list[int]:
         """The steps that have a folder, ascending: finished, unfinished or damaged."""
-        if isinstance(self._files, pafs.PyFileSystem):
-            # What other processes wrote since is not in the listings that fsspec remembers.
-            self._files.handler.fs.invalidate_cache()
-        selector = pafs.FileSelector(self._root, allow_not_found=True)
-        names = [entry.base_name for entry in self._files.get_file_info(selector)]
+        names = [entry.base_name for entry in list_folder(self._files, self._root)]
         found = (name.removeprefix("step-") for name in names if name.startswith("step-"))
         return sorted(int(number) for number in found if number.isdigit())
 
@@ -270,7 +267,7 @@ class CheckpointStore:
         before = sum(
             info.size or 0
             for each in self.steps()[-1:]
-            for info in self._files.get_file_info(pafs.FileSelector(self._path(each)))
+            for info in list_folder(self._files, self._path(each))
         )
         advice = "lower train.keep_checkpoints or set storage" if self._local else "set TMPDIR"
         return (

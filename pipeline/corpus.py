@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyarrow.fs import FileSystem, FileType
 
 from pipeline.cleaning import (
     CLEAN_SCHEMA,
@@ -41,6 +41,7 @@ from pipeline.cleaning import (
 from pipeline.duplicates import Selection, without_duplicates
 from pipeline.errors import RequestError
 from pipeline.files import filesystem_of
+from pipeline.listing import list_folder
 from pipeline.pieces import write_pieces
 from pipeline.recipe import Data, Location
 from pipeline.source import Source, describe, find_source
@@ -240,10 +241,10 @@ def _delete_abandoned(corpus: Corpus) -> None:
     """Delete what starts that were killed have left beside the corpus."""
     filesystem, path = filesystem_of(corpus.folder)
     own = {name.partition("/")[0] for name, _ in corpus.files}
-    for attempt in filesystem.get_file_info(FileSelector(path)):
+    for attempt in list_folder(filesystem, path):
         if attempt.type != FileType.Directory or attempt.base_name in own:
             continue
-        inside = filesystem.get_file_info(FileSelector(attempt.path, recursive=True))
+        inside = list_folder(filesystem, attempt.path, recursive=True)
         touched = [each.mtime for each in inside if each.type == FileType.File] or [attempt.mtime]
         if None not in touched and max(touched) < datetime.now(UTC) - ABANDONED:
             with suppress(OSError):

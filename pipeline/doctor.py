@@ -10,7 +10,6 @@ from importlib.metadata import version
 from typing import Any
 
 import ray
-from pyarrow.fs import FileSelector
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import recipe
@@ -39,6 +38,7 @@ from pipeline.doctor_server import (
 )
 from pipeline.errors import one_line
 from pipeline.files import filesystem_of
+from pipeline.listing import list_folder
 
 SECONDS_TO_REACH = 5.0
 SECONDS_TO_ANSWER = 120.0
@@ -155,7 +155,7 @@ def _seen(storage: str | None) -> set[str]:
     assert storage is not None
     try:
         files, root = filesystem_of(storage)
-        names = {info.base_name for info in files.get_file_info(FileSelector(root))}
+        names = {info.base_name for info in list_folder(files, root)}
         files.delete_dir(root)
     except Exception:  # then the nodes say why, or it is another storage that they wrote to
         return set()

@@ -13,10 +13,11 @@ from typing import Any
 
 from fsspec.utils import glob_translate
 from pyarrow import ArrowException
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, PyFileSystem
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem, PyFileSystem
 
 from pipeline.errors import RequestError, did_you_mean, one_line
 from pipeline.hub import dataset_builder, hub_revision, settings_of, split_files
+from pipeline.listing import list_folder
 from pipeline.recipe import Data, Location, PairOfFiles, Stream
 from pipeline.remote import RemoteFiles
 
@@ -152,8 +153,7 @@ def _glob(filesystem: FileSystem, pattern: str) -> list[str]:
     plain = next(i for i, part in enumerate(parts) if any(c in part for c in "*?["))
     base = str(PurePosixPath(*parts[:plain]))
     matches = re.compile(glob_translate(pattern)).match
-    selector = FileSelector(base, recursive=plain < len(parts) - 1, allow_not_found=True)
-    infos = filesystem.get_file_info(selector)
+    infos = list_folder(filesystem, base, recursive=plain < len(parts) - 1)
     return sorted(i.path for i in infos if i.type == FileType.File and matches(i.path))
 
 

@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyarrow.fs import FileSystem, FileType
 
 from pipeline.files import filesystem_of
+from pipeline.listing import list_folder
 
 logger = logging.getLogger(__name__)
 
@@ -86,14 +87,14 @@ class Spool:
 def spools_below(location: str) -> Iterator[tuple[str, Spool]]:
     """Every spool in a folder of them, with its name."""
     files, root = filesystem_of(location)
-    found = files.get_file_info(FileSelector(root, allow_not_found=True))
+    found = list_folder(files, root)
     for name in sorted(entry.base_name for entry in found if entry.type == FileType.Directory):
         yield name, Spool(f"{location}/{name}")
 
 
 def names_in(files: FileSystem, folder: str) -> list[str]:
     """The whole files of a folder that `write_whole` filled, sorted."""
-    found = files.get_file_info(FileSelector(folder, allow_not_found=True))
+    found = list_folder(files, folder)
     names = (entry.base_name for entry in found)
     return sorted(name for name in names if name.endswith(SUFFIX) and not name.startswith("."))
 

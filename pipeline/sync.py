@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from pyarrow.fs import FileSelector, FileType
+from pyarrow.fs import FileType
 
 from pipeline.errors import one_line
 from pipeline.event_log import deliver_events
 from pipeline.events import read_events
 from pipeline.files import filesystem_of
+from pipeline.listing import list_folder
 from pipeline.metric_log import Delivery
 from pipeline.spool import spools_below
 from pipeline.tracking_server import TrackingServerError, is_away, open_client
@@ -29,7 +30,7 @@ class Delivered:
 def job_folders(storage: str, job_id: str) -> list[str]:
     """The folders of the job and of what `train --new` began, as far as there are any."""
     files, root = filesystem_of(f"{storage}/jobs")
-    infos = files.get_file_info(FileSelector(root, allow_not_found=True))
+    infos = list_folder(files, root)
     names = sorted(info.base_name for info in infos if info.type == FileType.Directory)
     mine = [name for name in names if name == job_id or name.rpartition(".")[0] == job_id]
     return [f"{storage}/jobs/{name}" for name in mine]

@@ -24,10 +24,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyarrow.fs import FileSystem, FileType
 
 from pipeline.errors import RequestError, one_line
 from pipeline.files import filesystem_of
+from pipeline.listing import list_folder
 
 MANIFEST, SUCCESS, WRITING = "_manifest.json", "_SUCCESS", ".writing"
 PART_BYTES = 32 * 1024**2
@@ -157,7 +158,7 @@ class PartsFolder:
             self.filesystem.delete_dir(f"{self.path}/{WRITING}")
 
     def _names(self) -> list[str]:
-        found = self.filesystem.get_file_info(FileSelector(self.path, allow_not_found=True))
+        found = list_folder(self.filesystem, self.path)
         return [info.base_name for info in found if info.base_name != WRITING]
 
     def _read_json(self, name: str) -> dict[str, Any] | None:

@@ -1,0 +1,102 @@
+"""A folder is listed, though others make and delete it at that very moment."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from pyarrow.fs import FileSelector, FSSpecHandler, PyFileSystem
+from pyarrow.fs import LocalFileSystem as LocalFiles
+
+from pipeline.checkpoint_store import CheckpointStore
+from pipeline.listing import LOOKS, list_folder
+
+LISTINGS = 20_000
+
+
+@pytest.fixture
+def coming_and_going(tmp_path: Path) -> Iterator[Path]:
+    """A folder of one folder that is made and deleted again and again, until the test ends."""
+    folder, stop = tmp_path / "checkpoints", threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            (folder / "step-00000001").mkdir(parents=True)
+            shutil.rmtree(folder)
+
+    changes = threading.Thread(target=come_and_go)
+    changes.start()
+    yield folder
+    stop.set()
+    changes.join()
+
+
+def test_folders_that_come_and_go_are_there_or_not(coming_and_going: Path) -> None:
+    """With pyarrow's own listing this fails within a few hundred looks."""
+    files, seen = LocalFiles(), set[tuple[str, ...]]()
+    for _ in range(LISTINGS):
+        names = tuple(info.base_name for info in list_folder(files, str(coming_and_going)))
+        seen.add(names)
+        found = list_folder(files, str(coming_and_going), recursive=True)
+        assert {info.base_name for info in found} <= {"step-00000001"}
+    assert seen == {(), ("step-00000001",)}
+
+
+def test_a_store_that_is_read_while_its_folder_is_made(coming_and_going: Path) -> None:
+    store = CheckpointStore(str(coming_and_going))
+    assert {tuple(store.steps()) for _ in range(LISTINGS // 10)} == {()}  # none is finished
+
+
+class Changing(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types
+    """Each of the first looks meets the folder in the moment in which it is made."""
+
+    def __init__(self, changes: int) -> None:
+        super().__init__(fsspec.filesystem("memory"))
+        self.changes = changes
+
+    def get_file_info_selector(self, selector: FileSelector) -> object:
+        if self.changes:
+            self.changes -= 1
+            raise FileNotFoundError(selector.base_dir)
+        return super().get_file_info_selector(selector)
+
+
+def test_it_looks_again_and_not_for_ever() -> None:
+    assert list_folder(PyFileSystem(Changing(LOOKS - 1)), "nowhere") == []
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        list_folder(PyFileSystem(Changing(LOOKS)), "nowhere")
+
+
+class Remembering(LocalFileSystem):
+    """As fsspec's object stores do it: a listing is remembered until it is told to forget."""
+
+    def __init__(self) -> None:
+        super().__init__(skip_instance_cache=True)
+        self.listings: dict[str, list[dict[str, object]]] = {}
+
+    # As fsspec calls them, hence ARG002.
+    def ls(self, path: str, detail: bool = True, **options: object) -> list[dict[str, object]]:  # noqa: ARG002
+        if path not in self.listings:
+            self.listings[path] = super().ls(path, detail=True, **options)
+        return self.listings[path]
+
+    def invalidate_cache(self, path: str | None = None) -> None:  # noqa: ARG002
+        self.listings.clear()
+
+
+def test_what_others_wrote_since_is_seen_though_listings_are_remembered(tmp_path: Path) -> None:
+    files = PyFileSystem(FSSpecHandler(Remembering()))
+    (tmp_path / "first").touch()
+    assert [info.base_name for info in list_folder(files, str(tmp_path))] == ["first"]
+    (tmp_path / "second").touch()
+    found = list_folder(files, str(tmp_path))
+    assert sorted(info.base_name for info in found) == ["first", "second"]
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        list_folder(LocalFiles(), str(tmp_path / "file"))
