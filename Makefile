@@ -11,24 +11,20 @@ TORCH = torch==2.13.0
 TORCH_BUILDS = $(if $(shell command -v nvidia-smi),,"$(TORCH)+cpu") "$(TORCH)"
 QUIETLY = >$(VENV)/install.log 2>&1
 
-.PHONY: demo test test-faults test-cluster test-deploy lint bench schema kubernetes
+.PHONY: demo test test-faults test-cluster lint bench schema kubernetes
 .DEFAULT_GOAL = demo
 
 demo: $(STAMP)  ## the whole flow on the embedded corpus
 	@$(VENV)/bin/heliograph demo
 
-test: $(STAMP)
+test: $(STAMP)  ## every law, and one of each fault
 	@$(VENV)/bin/python -m pytest -q
 
-test-faults: $(STAMP)  ## five times the faults of `make test`
-	@HELIOGRAPH_FAULTS=5 $(VENV)/bin/python -m pytest -q tests/pipeline/test_resume.py \
-	    tests/test_faults.py tests/pipeline/test_promoters.py
+test-faults: $(STAMP)  ## repetitions, long faults, other servers, clusters
+	@$(VENV)/bin/python -m pytest -q -m faults
 
-test-cluster: $(STAMP)  ## hosts killed and cut off from the network; Linux, as root
-	@$(VENV)/bin/python -m pytest -q tests/cluster
-
-test-deploy: $(STAMP)  ## a cluster that grows and shrinks; the tracking server of deploy/
-	@$(VENV)/bin/python -m pytest -q -s tests/deploy
+test-cluster: $(STAMP)  ## of these: hosts killed and cut off from the network; Linux, as root
+	@$(VENV)/bin/python -m pytest -q -m faults tests/cluster
 
 lint: $(STAMP)
 	@$(VENV)/bin/ruff check

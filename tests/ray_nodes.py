@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,29 @@ from types import TracebackType
 
 import psutil
 from ray.cluster_utils import Cluster
+
+_NO_TASKS = re.compile(
+    r"ray::(IDLE|RayTrainWorker|\w*(Actor|Agent|Board|Cleaner|Controller|Coordinator|Manager|Monitor|Supervisor|Watcher))"
+)
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it trains."""
+    return title_of(process).startswith("ray::RayTrainWorker")
+
+
+def is_data_task(process: psutil.Process) -> bool:
+    """Whether it makes batches at this moment."""
+    title = title_of(process)
+    return title.startswith("ray::") and _NO_TASKS.match(title) is None
+
+
+def title_of(process: psutil.Process) -> str:
+    """Its command line; "" where it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return ""
 
 
 class RayNodes:

@@ -18,6 +18,7 @@ from tests.small_job import small_recipe
 STEPS = 160
 MISSING = what_is_missing()
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.timeout(900),
     pytest.mark.skipif(MISSING is not None, reason=f"no hosts can be made here: {MISSING}"),
 ]

@@ -15,7 +15,7 @@ import pytest
 from tests.recorded_job import Records, pairs_of, records
 from tests.small_job import ROOT, Command, small_recipe
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 SUBMIT = """
 import sys

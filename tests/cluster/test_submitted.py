@@ -28,6 +28,7 @@ SECRET = "planted-8d7e21"
 MISSING = what_is_missing()
 
 pytestmark = [
+    pytest.mark.faults,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(MISSING is not None, reason=f"no hosts can be made here: {MISSING}"),
 ]

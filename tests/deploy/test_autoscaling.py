@@ -146,7 +146,8 @@ def until(condition: Callable[[], bool], seconds: float) -> float:
     return time.monotonic() - started
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.faults
+@pytest.mark.timeout(1200)
 def test_it_grows_for_a_job_and_shrinks_after_it(cluster: GrowingCluster, tmp_path: Path) -> None:
     """Workers and data tasks on the machines that their labels name; the head has no CPU."""
     recipe = small_recipe(

@@ -4,9 +4,7 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
-import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -24,6 +22,8 @@ from mlflow.tracking import MlflowClient
 
 from tests.ray_nodes import RayNodes
 from tests.small_job import Command, small_recipe
+from tests.tracking_server import hold_port
+from tests.waiting import DEADLINE, wait_until
 
 ROOT = Path(__file__).parents[2]
 TRACKING = ROOT / "deploy/tracking"
@@ -59,9 +59,8 @@ class Server:
 
     def __init__(self, folder: Path, database: str) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self._held = hold_port()
+        self.port: int = self._held.getsockname()[1]
         self.url = f"http://localhost:{self.port}"
         given = example() | SECRETS
         here = {
@@ -83,11 +82,11 @@ class Server:
             )
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 200
-        while self.answer("/health") != 200:
+        def answers() -> bool:
             assert self.process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.3)
+            return self.answer("/health") == 200
+
+        wait_until(answers, self.said)
 
     def answer(self, path: str, who: tuple[str, str] | None = None, host: str = "") -> int:
         """The status of a GET; 0: nothing answers."""
@@ -110,7 +109,7 @@ class Server:
         return (self.folder / "log").read_text()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[pytest.param("postgresql", marks=pytest.mark.faults)])
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # PostgreSQL, as root another user, must reach its folder: see tests/pipeline/test_promoters.py.
     with (
@@ -151,7 +150,7 @@ def test_no_secret_is_in_the_process_list(server: Server) -> None:
         assert secret not in server.said()
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1200)
 def test_two_jobs_at_once(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By somebody who is no admin; artifacts go through the server, and nowhere else."""
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", ADMIN[0])
@@ -205,7 +204,7 @@ def run_jobs(
         commands[name] = Command(words, here, environment | variables)
     try:
         for command in commands.values():
-            assert command.process.wait(300) == 0, command.said()
+            assert command.process.wait(2 * DEADLINE) == 0, command.said()
     except psutil.TimeoutExpired:
         raise AssertionError([command.said() for command in commands.values()]) from None
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.small_job import Command, small_recipe
+from tests.waiting import DEADLINE
 
 
 def main(disk: Path) -> dict[str, Any]:
@@ -25,11 +26,11 @@ def main(disk: Path) -> dict[str, Any]:
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     command = ["jobs.train", "recipe.yaml"]
     full = Command(command, folder, {})
-    exit_codes = [full.process.wait(120)]
+    exit_codes = [full.process.wait(2 * DEADLINE)]
     said = full.said()
     steps = [int(path.name[5:]) for path in disk.glob("storage/jobs/*/checkpoints/step-*")]
     subprocess.run(["mount", "-o", "remount,size=500m", str(disk)], check=True)
-    exit_codes.append(Command(command, folder, {}).process.wait(120))
+    exit_codes.append(Command(command, folder, {}).process.wait(2 * DEADLINE))
     return {"exit codes": exit_codes, "said": said, "steps": sorted(steps)}
 
 

@@ -9,11 +9,12 @@ from mlflow.tracking import MlflowClient
 from tests.pipeline.small_disk import in_small_disk
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.faults
+@pytest.mark.timeout(1200)
 def test_a_full_disk_ends_the_job_and_with_room_the_same_command_goes_on(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    result = in_small_disk(disk, "tests.jobs.full_disk", timeout=270)
+    result = in_small_disk(disk, "tests.jobs.full_disk", timeout=1100)
     assert result["exit codes"] == [1, 0]
     named = re.search(r"is full: the checkpoint of step (\d+) needs at least", result["said"])
     assert named, result["said"]

@@ -34,7 +34,8 @@ def run(*command: str | Path, folder: Path, input: str = "") -> subprocess.Compl
     )
 
 
-@pytest.mark.timeout(900)  # it installs torch and MLflow
+@pytest.mark.faults
+@pytest.mark.timeout(1800)  # it installs torch and MLflow
 def test_the_champion_scores_in_a_fresh_environment_what_was_recorded(
     store: Store, make_model: MakeModel, tmp_path: Path
 ) -> None:

@@ -2,9 +2,8 @@
 
 import json
 import multiprocessing
-import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -25,11 +24,13 @@ from tests.pipeline.model_store import Store
 from tests.tracking_server import MlflowServer, open_door
 
 PROMOTERS = 8
-ROUNDS = 4 * int(os.environ.get("HELIOGRAPH_FAULTS", "1"))
-"""By turns each passes, each is forced, and twice only what is better passes."""
+EACH_PASSES, EACH_IS_FORCED, BETTER_PASSES, CLEARLY_BETTER_PASSES = range(4)
+"""Kinds of rounds."""
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(
+    scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.faults)]
+)
 def any_server(
     request: pytest.FixtureRequest, server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[MlflowServer]:
@@ -49,28 +50,31 @@ def any_server(
         server.kill()
 
 
-def promote_when_told(version: int, meeting: Path) -> None:
+def promote_when_told(version: int, rounds: Sequence[int], meeting: Path) -> None:
     """What each promoter does: a round begins for all at once, and ends with its answer."""
     rules: list[AnyRule] = [
         Size(megabytes=100), Size(megabytes=0.001), Better(margin=0, p=1), Better(margin=0)
     ]  # fmt: skip
-    for number in range(ROUNDS):
+    for number, kind in enumerate(rounds):
         (meeting / f"ready-{number}-{version}").touch()
         while not (meeting / f"go-{number}").exists():
             time.sleep(0.005)
-        force = "a test" if number % 4 == 1 else None
-        decision = promote("crowded", version, [rules[number % 4]], force=force)
+        force = "a test" if kind == EACH_IS_FORCED else None
+        decision = promote("crowded", version, [rules[kind]], force=force)
         answer = meeting / f"answer-{number}-{version}"
         answer.write_text(json.dumps([decision.number, decision.promoted]))
         answer.rename(meeting / f"done-{number}-{version}")
 
 
 @contextmanager
-def promoters(versions: Iterable[int], meeting: Path) -> Iterator[list[BaseProcess]]:
+def promoters(
+    versions: Iterable[int], rounds: Sequence[int], meeting: Path
+) -> Iterator[list[BaseProcess]]:
     """Forked, because eight new processes take as many times some seconds to import MLflow."""
     context = multiprocessing.get_context("fork")
     started = [
-        context.Process(target=promote_when_told, args=(version, meeting)) for version in versions
+        context.Process(target=promote_when_told, args=(version, rounds, meeting))
+        for version in versions
     ]
     try:
         for promoter in started:
@@ -93,12 +97,18 @@ def wait_for_all(meeting: Path, what: str, promoters: list[BaseProcess]) -> None
         time.sleep(0.02)
 
 
-@pytest.mark.timeout(240 * ROUNDS)
+@pytest.mark.parametrize(
+    "rounds",
+    [[BETTER_PASSES], pytest.param([*range(4)] * 5, marks=pytest.mark.faults)],
+    ids=len,
+)
+@pytest.mark.timeout(3600)
 def test_promoters_that_come_all_at_once(
     tmp_path: Path,
     make_model: MakeModel,
     monkeypatch: pytest.MonkeyPatch,
     any_server: MlflowServer,
+    rounds: list[int],
 ) -> None:
     """Each promotes a version of its own: two are as good as each other, and better than the two
     before."""
@@ -111,26 +121,27 @@ def test_promoters_that_come_all_at_once(
     meeting = tmp_path / "meeting"
     meeting.mkdir()
     own = 0
-    with promoters(bleu, meeting) as started:
-        for number in range(ROUNDS):
+    with promoters(bleu, rounds, meeting) as started:
+        for number, kind in enumerate(rounds):
             wait_for_all(meeting, f"ready-{number}", started)
-            if number % 4 >= 2:  # only what is better passes: begin with the worst
+            only_better = kind in (BETTER_PASSES, CLEARLY_BETTER_PASSES)
+            if only_better:  # begin with the worst
                 own += promote("crowded", 1, force="to begin with").number is not None
             known = len(history("crowded"))
             (meeting / f"go-{number}").touch()
             wait_for_all(meeting, f"done-{number}", started)
             records = store.check_consistency(known)
-            if number % 4 >= 2:
+            if only_better:
                 champions = [bleu[record.version] for record in records[known:] if record.promoted]
                 assert champions == sorted(set(champions)), "each is better than the one before"
-                assert number % 4 == 3 or champions[-1] == max(bleu.values())
+                assert kind == CLEARLY_BETTER_PASSES or champions[-1] == max(bleu.values())
     told = [json.loads(answer.read_text()) for answer in meeting.glob("done-*")]
-    assert len(told) == PROMOTERS * ROUNDS
+    assert len(told) == PROMOTERS * len(rounds)
     decided = [number for number, _ in told if number is not None]
     records = {record.number: record for record in history("crowded")}
     assert len(set(decided)) == len(decided)
     assert len(records) == len(decided) + own, "none is lost"
-    assert len(decided) >= len(told) - ROUNDS, "at most one a round was champion already"
+    assert len(decided) >= len(told) - len(rounds), "at most one a round was champion already"
     for number, promoted in told:
         assert number is None or records[number].promoted == promoted
     ledger = find_ledger(store.client, "crowded")
@@ -140,14 +151,16 @@ def test_promoters_that_come_all_at_once(
     assert titles == ["crowded: champions"]
 
 
-@pytest.mark.parametrize("mode", ["fails_after", "refuses"])
-@pytest.mark.timeout(600)
+@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("mode", ["fails_after", pytest.param("refuses", marks=pytest.mark.faults)])
+@pytest.mark.timeout(1800)
 def test_a_server_that_is_lost_at_any_request(
     tmp_path: Path,
     make_model: MakeModel,
     monkeypatch: pytest.MonkeyPatch,
     server: MlflowServer,
     mode: Any,
+    every: int,
 ) -> None:
     """For longer than is waited for: the next command finds all as it was, or completes it."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.url)
@@ -155,13 +168,13 @@ def test_a_server_that_is_lost_at_any_request(
     monkeypatch.setattr(patiently, "__defaults__", (0.0,))
     # Nobody else is deciding: what each attempt leaves is cleared away by the next.
     monkeypatch.setattr(settling, "FORGOTTEN_SECONDS", 0.0)
-    name = f"lost-{mode}"
+    name = f"lost-{mode}-{every}"
     store = Store(tmp_path, name)
     store.register_like(make_model(1), 2)
     promote(name, 1, force="to begin with")
     outcomes, records = [], history(name)
     with open_door(server) as door:
-        for requests in range(200):
+        for requests in range(0, 200, every):
             known = len(records)
             version = 3 - (records[-1].champion or 0)
             monkeypatch.setenv("MLFLOW_TRACKING_URI", door.url)

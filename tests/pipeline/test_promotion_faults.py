@@ -92,6 +92,7 @@ def at_every_write(
     return run
 
 
+@pytest.mark.faults
 def test_a_first_promotion_killed_at_any_write(
     at_every_write: Callable[..., list[int | None]],
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_promotion_killed_at_any_write(at_every_write: Callable[..., list[int 
     assert found == [1] * moved + [2] * (len(found) - moved)
 
 
+@pytest.mark.faults
 def test_a_rollback_killed_at_any_write(at_every_write: Callable[..., list[int | None]]) -> None:
     def back() -> None:
         if len(history("tiny")) < 3:

@@ -20,10 +20,10 @@ from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.ray_nodes import RayNodes
 
 ROWS, PART_ROWS = 3000, 50
-DEADLINE = 500.0
+DEADLINE = 1000.0
 """Seconds, of all waiting together."""
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
 
 
 def test_whatever_is_killed_only_the_parts_under_way_are_done_again(
@@ -52,7 +52,7 @@ def test_whatever_is_killed_only_the_parts_under_way_are_done_again(
         nodes.lose_one(random.Random(1), known_after=8.0)
         wait_for(len(parts()) + 4, driver)
         driver.kill()
-        driver.wait(timeout=30)
+        driver.wait()
         before = parts()
         assert 0 < len(before) < ROWS // PART_ROWS
         again = start_driver(model, tmp_path, nodes)

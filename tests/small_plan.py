@@ -1,16 +1,24 @@
-"""A plan of small steps for training alone, without the command around it."""
+"""Training alone, in small steps, without the command around it: plans, and what came of them."""
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+
+from safetensors.torch import load_file
 
 from pipeline import recipe, track
 from pipeline.corpus import prepare_corpus
 from pipeline.grammar import pairs
+from pipeline.placement import Placement
 from pipeline.plan import TrainingPlan
+from pipeline.progress import open_board
 from pipeline.tokenizer import train_tokenizer
 from pipeline.tracking_server import connect
+from pipeline.train import make_trainer
+from tests.recorded_job import Records, digest, recorded_loop, records
+from tests.scraper import Scraper, scraping
 
 PAIRS = 600
 STEPS = 110
@@ -36,7 +44,7 @@ def small_plan(folder: Path) -> TrainingPlan:
         ),
         augment=recipe.Augment(bpe_dropout=0.1),
         train=recipe.Train(steps=STEPS, warmup_steps=4, checkpoint_steps=4),
-        validation=recipe.Validation(every_steps=10_000, sentences=2),
+        validation=recipe.Validation(every_steps=40, sentences=2),
         log_every_steps=1,
         threads=1,
         recipe_yaml="",
@@ -58,3 +66,37 @@ def losses(plan: TrainingPlan) -> dict[int, float]:
     history = connect(plan.tracking_uri).get_metric_history(plan.run_id, "train/loss")
     assert len(history) == len({metric.step for metric in history})
     return {metric.step: metric.value for metric in history}
+
+
+def weights(plan: TrainingPlan) -> str:
+    """All bits of the newest checkpoint's weights, as a digest."""
+    newest = plan.checkpoints.steps()[-1]
+    return digest(load_file(f"{plan.folder}/checkpoints/step-{newest:08d}/model.safetensors"))
+
+
+def train_recorded(plan: TrainingPlan, workers: int, max_failures: int) -> None:
+    """To the plan's end; the workers write down what each step took and left."""
+    placement = Placement(workers, use_gpu=False, cpus_per_worker=1 / workers)
+    loop = partial(recorded_loop, plan, open_board())
+    cluster = recipe.Cluster(workers=workers, max_failures=max_failures)
+    make_trainer(plan, placement, cluster, loop).fit()
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A job that nothing befell, for all tests that compare one with it that something did."""
+
+    plan: TrainingPlan
+    """Without a folder and a run of its own: `job` gives it these."""
+    records: Records
+    losses: dict[int, float]
+    weights: str
+    exported: Scraper
+
+
+def train_undisturbed(plan: TrainingPlan) -> Undisturbed:
+    """On two workers."""
+    whole = job(plan, "undisturbed")
+    with scraping() as scraper:
+        train_recorded(whole, workers=2, max_failures=0)
+    return Undisturbed(plan, records(whole.folder), losses(whole), weights(whole), scraper)

@@ -1,0 +1,24 @@
+"""Waiting for what a test has caused: for a state, never for a time. How fast it was is no matter
+here; only what never happens fails, and late."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+DEADLINE = 180.0
+"""Seconds for anything that is waited for: a busy machine has all the time that it needs."""
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], said: Callable[[], object] = lambda: "") -> T:
+    """What the condition gives once that is true.
+
+    Args:
+        said: what to show when it never is.
+    """
+    deadline = time.monotonic() + DEADLINE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, said() or "it did not happen"
+        time.sleep(0.02)
+    return found
