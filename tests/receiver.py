@@ -1,13 +1,13 @@
 """A receiver of notices, as a user would write one, in a thread of the test."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from pipeline.notice import NotGenuine, Notice, read_notice
+from tests.waiting import DEADLINE, wait_until
 
 SECRET = "a secret of the tests'"
 
@@ -32,11 +32,8 @@ class Receiver(ThreadingHTTPServer):
         self.requests: list[tuple[dict[str, str], bytes]] = []
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, (self.notices, self.others, self.refused)
-            time.sleep(0.02)
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        wait_until(condition, lambda: (self.notices, self.others, self.refused))
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -49,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
         receiver = self.server
         body = self.rfile.read(int(self.headers["Content-Length"]))
         receiver.requests.append((dict(self.headers.items()), body))
-        receiver.awake.wait(120)
+        receiver.awake.wait(DEADLINE)
         self._answer(*self._judge(body))
 
     def _judge(self, body: bytes) -> tuple[int, str]:

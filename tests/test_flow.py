@@ -4,6 +4,7 @@ One small job is run once for the whole module and looked at from all sides.
 """
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from pipeline.job import run_training_job
 from pipeline.lineage import descend, trace
 from pipeline.registry import fetch_model
 from tests.small_job import small_recipe
+from tests.waiting import DEADLINE
 
 STEPS = 12
 
@@ -91,14 +93,8 @@ def test_the_run_holds_recipe_data_tokenizer_and_pictures(
 
 
 def test_system_metrics_carry_the_nodes_name(job: dict[str, Any], client: MlflowClient) -> None:
-    import socket
-
     keys = client.get_run(job["run_id"]).data.metrics
-    if not any(key.startswith("system/") for key in keys):
-        # The first sample is taken after ten seconds; this job may have taken fewer.
-        assert job["metrics"]["train/seconds"] < 10
-    else:
-        assert any(key.startswith(f"system/{socket.gethostname()}/") for key in keys)
+    assert f"system/{socket.gethostname()}/cpu_utilization_percentage" in keys
 
 
 def test_the_same_job_again_is_finished_already(job: dict[str, Any], home: Path) -> None:
@@ -110,7 +106,7 @@ def test_a_process_with_only_the_registry_reproduces_the_score(
 ) -> None:
     command = [sys.executable, "-m", "jobs.evaluate", "models:/small@champion", "--json"]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=True
     )
     scores = json.loads(done.stdout.splitlines()[-1])
     assert scores["sentences"] == 40
@@ -122,7 +118,13 @@ def test_lines_in_are_lines_out(job: dict[str, Any], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.translate", "models:/small@champion"]
     text = "The dog sleeps.\n\n  \nA small man laughs."
     done = subprocess.run(
-        command, cwd=tmp_path, input=text, capture_output=True, text=True, timeout=120, check=True
+        command,
+        cwd=tmp_path,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=True,
     )
     _, empty, blank, _ = done.stdout.splitlines()
     assert (empty, blank) == ("", "")
@@ -130,7 +132,7 @@ def test_lines_in_are_lines_out(job: dict[str, Any], tmp_path: Path) -> None:
 
 def test_the_champion_is_not_promoted_again(job: dict[str, Any], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.promote", "small", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "promoted": False,

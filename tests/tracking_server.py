@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
+
+from tests.waiting import DEADLINE, wait_until
 
 Mode = Literal["open", "refuses", "fails", "fails_after", "cuts", "hangs"]
 """fails: answers 500. fails_after: answers 500 although the request took effect. cuts: likewise,
@@ -30,6 +31,15 @@ SENDS_NOTICES = {
     "MLFLOW_WEBHOOK_CACHE_TTL": "1",
 }
 """Variables of a server that delivers webhooks, also on this machine."""
+
+
+def hold_port() -> socket.socket:
+    """A port of this machine that nobody else is given while the socket is open, though its owner
+    comes and goes: nothing listens at it, so who calls then is refused."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 class MlflowServer:
@@ -51,14 +61,14 @@ class MlflowServer:
         self._database = database or f"sqlite:///{folder}/server.db"
         self._environment = dict(environment or {})
         self._workers = workers
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self._held = hold_port()
+        self.port: int = self._held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when all its processes answer, which takes 5 to 30 seconds."""
+        """Returns when all its processes answer, which takes 5 to 30 seconds, or far more on a busy
+        machine."""
         words = ["server", "--host", "127.0.0.1", "--port", str(self.port)]
         words += ["--workers", str(self._workers)]
         words += ["--backend-store-uri", self._database]
@@ -79,17 +89,19 @@ class MlflowServer:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{self.url}/health", timeout=5)
-            except OSError:
-                assert self._process.poll() is None, path.read_text()
-            else:
-                if path.read_bytes()[before:].count(_STARTED) >= self._workers:
-                    return
-            time.sleep(0.2)
-        raise TimeoutError("mlflow server did not start")
+        wait_until(
+            lambda: self._answers() and path.read_bytes()[before:].count(_STARTED) >= self._workers,
+            path.read_text,
+        )
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "log").read_text()
+        try:
+            urllib.request.urlopen(f"{self.url}/health", timeout=DEADLINE)
+        except OSError:
+            return False
+        return True
 
     def kill(self) -> None:
         """SIGKILL to all of its processes."""
@@ -112,8 +124,9 @@ class Door:
         self._next: tuple[int, Mode] | None = None
         self._changed = threading.Condition()
         self._mode: Mode = "open"
-        self._http: _Http | None = _Http(self, 0)
-        self._port = self._http.server_port
+        self._held = hold_port()
+        self._port: int = self._held.getsockname()[1]
+        self._http: _Http | None = _Http(self, self._port)
         self.url = f"http://127.0.0.1:{self._port}"
 
     @property
@@ -153,6 +166,7 @@ def open_door(server: MlflowServer) -> Iterator[Door]:
         yield door
     finally:
         door.mode = "refuses"
+        door._held.close()
 
 
 class _Http(ThreadingHTTPServer):
@@ -207,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.door.backend + self.path, body or None, headers, method=self.command
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as response:
                 status, answer = response.status, response.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()

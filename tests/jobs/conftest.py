@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import DEADLINE
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,14 +21,26 @@ train: {steps: 2}
 """
 
 
+SLOW = ("torch", "ray", "mlflow", "datasets")
+"""Libraries that take a second or more to load."""
+NOTE_WHAT_IS_LOADED = f"""
+import atexit, os, sys
+def note(path=os.environ.pop("NOTED", None)):
+    if path is not None:
+        with open(path, "w") as file:
+            file.write(" ".join(name for name in {SLOW} if name in sys.modules))
+atexit.register(note)
+"""
+
+
 @dataclass(frozen=True)
 class Finished:
-    """A command that ended: what it said, and how long it took."""
+    """A command that ended: what it said, and which of the slow libraries it had loaded."""
 
     exit_code: int
     stdout: str
     stderr: str
-    seconds: float
+    loaded: set[str]
 
 
 @pytest.fixture
@@ -52,10 +66,19 @@ def run_command(words: Sequence[str], folder: Path, text: str = "") -> Finished:
         for name, value in os.environ.items()
         if not name.startswith(("RAY_", "MLFLOW_")) and name != "PYTHONDONTWRITEBYTECODE"
     }
-    environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    start = time.monotonic()
-    done = subprocess.run(
-        words, cwd=folder, env=environment, input=text, capture_output=True, text=True, timeout=60
-    )
-    seconds = time.monotonic() - start
-    return Finished(done.returncode, done.stdout, done.stderr, seconds)
+    environment |= {"HF_HUB_OFFLINE": "1"}
+    with tempfile.TemporaryDirectory() as noted:
+        # Python runs a module of this name when it starts.
+        Path(noted, "sitecustomize.py").write_text(NOTE_WHAT_IS_LOADED)
+        environment |= {"PYTHONPATH": f"{noted}{os.pathsep}{ROOT}", "NOTED": f"{noted}/loaded"}
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+        )
+        loaded = set(Path(noted, "loaded").read_text().split())
+    return Finished(done.returncode, done.stdout, done.stderr, loaded)

@@ -1,4 +1,5 @@
-"""Every mistake: exit code 2, one clear message, soon, no traceback, and nothing written."""
+"""Every mistake: exit code 2, one clear message, before what takes long is loaded, no traceback,
+and nothing written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,51 +12,46 @@ from tests.jobs.conftest import Finished
 
 Command = Callable[..., Finished]
 
-# The promise is two seconds; twice that is for machines that run other things besides.
-SOON = 4.0
-# The number of workers is judged by the machine's resources, which torch and Ray know.
-WITH_LIBRARIES = 12.0
-
 TRAIN = ("train", "recipe.yaml")
 
 MISTAKES = {
-    "no recipe": (("train", "recpie.yaml"), "recipe 'recpie.yaml' does not exist", SOON),
-    "mistyped key": ((*TRAIN, "model.widht=4"), "unknown key; did you mean 'width'?", SOON),
-    "mistyped section": ((*TRAIN, "modle.width=4"), "unknown key; did you mean 'model'?", SOON),
-    "wrong type": ((*TRAIN, "train.steps=many"), "train.steps: 'many'", SOON),
-    "out of range": ((*TRAIN, "model.dropout=1.5"), "model.dropout: 1.5", SOON),
-    "no override": ((*TRAIN, "train.steps"), "'train.steps' must read", SOON),
-    "missing file": ((*TRAIN, "data.train=missing.parquet"), "missing.parquet", SOON),
-    "unknown suffix": ((*TRAIN, "data.train=pairs.docx"), "pairs.docx", SOON),
-    "missing column": ((*TRAIN, "data.train=pairs.parquet", "data.source=fr"), "'fr'", SOON),
-    "empty corpus": ((*TRAIN, "data.validation=empty.parquet"), "empty.parquet", SOON),
-    "no such split": ((*TRAIN, "data.train=embedded:trian"), "trian", SOON),
-    "too many workers": ((*TRAIN, "cluster.workers=5000"), "cluster.workers", WITH_LIBRARIES),
-    "two runs": ((*TRAIN, "--new", "--run-id", "1"), "--new and --run-id '1' exclude", SOON),
-    "mixture": ((*TRAIN, "data.train=[{locaton: a}]"), "did you mean 'location'?", SOON),
-    "augment": ((*TRAIN, "augment.unigram_alpha=1"), "is for tokenizer.kind unigram", SOON),
-    "demo": (("demo", "train.stesp=3"), "train.stesp: unknown key; did you mean 'steps'?", SOON),
-    "no such folder": (("translate", "checkpoints/none"), "'checkpoints/none' is not there", SOON),
-    "no such model": (("translate", "models:/nobody@champion"), "'nobody' does not exist", SOON),
-    "no model URI": (("evaluate", "model:/nobody"), "models:/NAME@ALIAS", SOON),
-    "no such version": (("evaluate", "models:/nobody/3"), "'nobody' does not exist", SOON),
-    "promote nothing": (("promote", "nobody", "--version", "3"), "'nobody' does not exist", SOON),
-    "roll back nothing": (("rollback", "nobody"), "'nobody' does not exist", SOON),
-    "lineage of nothing": (("lineage", "models:/nobody/3"), "'nobody' does not exist", SOON),
-    "lineage of what": (("lineage",), "give MODEL, or --data DIGEST", SOON),
-    "no place": (("pin", "a", "b", "--data", "{a"), "--data '{a': must be a name", SOON),
-    "no rule": (("promote", "a", "--rule", "size"), "'size' is no rule: it must read", SOON),
-    "two lineages": (("lineage", "models:/a/1", "--data", "ab"), "exclude each other", SOON),
-    "no digest": (("lineage", "--data", "ab%"), "8 to 64 of the characters 0-9a-f", SOON),
-    "mistyped statement": ((*TRAIN, "card.licence=MIT"), "did you mean 'license'?", SOON),
-    "no receiver": (("notify", "a.example"), "'a.example' must read https://HOST/PATH", SOON),
-    "notice from a file": (("notify", "https://a.example"), "is no server, and only a", SOON),
-    "remove whom": (("notify", "--remove"), "--remove needs the URL", SOON),
-    "half a request": (("translate", "models:/a@b", "--input", "x.parquet"), "--output", SOON),
-    "mistyped setting": (("translate", "models:/a@b", "baem=1"), "did you mean 'beam'?", SOON),
-    "of a data set": (("translate", "models:/a@b", "--scores"), "are about a data set", SOON),
-    "unknown verb sent": (("submit", "trian", "recipe.yaml"), "did you mean 'train'?", SOON),
-    "bad recipe sent": (("submit", *TRAIN, "seeed=1"), "did you mean 'seed'?", SOON),
+    "no recipe": (("train", "recpie.yaml"), "recipe 'recpie.yaml' does not exist"),
+    "mistyped key": ((*TRAIN, "model.widht=4"), "unknown key; did you mean 'width'?"),
+    "mistyped section": ((*TRAIN, "modle.width=4"), "unknown key; did you mean 'model'?"),
+    "wrong type": ((*TRAIN, "train.steps=many"), "train.steps: 'many'"),
+    "out of range": ((*TRAIN, "model.dropout=1.5"), "model.dropout: 1.5"),
+    "no override": ((*TRAIN, "train.steps"), "'train.steps' must read"),
+    "missing file": ((*TRAIN, "data.train=missing.parquet"), "missing.parquet"),
+    "unknown suffix": ((*TRAIN, "data.train=pairs.docx"), "pairs.docx"),
+    "missing column": ((*TRAIN, "data.train=pairs.parquet", "data.source=fr"), "'fr'"),
+    "empty corpus": ((*TRAIN, "data.validation=empty.parquet"), "empty.parquet"),
+    "no such split": ((*TRAIN, "data.train=embedded:trian"), "trian"),
+    "too many workers": ((*TRAIN, "cluster.workers=5000"), "cluster.workers"),
+    "two runs": ((*TRAIN, "--new", "--run-id", "1"), "--new and --run-id '1' exclude"),
+    "mixture": ((*TRAIN, "data.train=[{locaton: a}]"), "did you mean 'location'?"),
+    "augment": ((*TRAIN, "augment.unigram_alpha=1"), "is for tokenizer.kind unigram"),
+    "demo": (("demo", "train.stesp=3"), "train.stesp: unknown key; did you mean 'steps'?"),
+    "no such folder": (("translate", "checkpoints/none"), "'checkpoints/none' is not there"),
+    "no such model": (("translate", "models:/nobody@champion"), "'nobody' does not exist"),
+    "no model URI": (("evaluate", "model:/nobody"), "models:/NAME@ALIAS"),
+    "no such version": (("evaluate", "models:/nobody/3"), "'nobody' does not exist"),
+    "promote nothing": (("promote", "nobody", "--version", "3"), "'nobody' does not exist"),
+    "roll back nothing": (("rollback", "nobody"), "'nobody' does not exist"),
+    "lineage of nothing": (("lineage", "models:/nobody/3"), "'nobody' does not exist"),
+    "lineage of what": (("lineage",), "give MODEL, or --data DIGEST"),
+    "no place": (("pin", "a", "b", "--data", "{a"), "--data '{a': must be a name"),
+    "no rule": (("promote", "a", "--rule", "size"), "'size' is no rule: it must read"),
+    "two lineages": (("lineage", "models:/a/1", "--data", "ab"), "exclude each other"),
+    "no digest": (("lineage", "--data", "ab%"), "8 to 64 of the characters 0-9a-f"),
+    "mistyped statement": ((*TRAIN, "card.licence=MIT"), "did you mean 'license'?"),
+    "no receiver": (("notify", "a.example"), "'a.example' must read https://HOST/PATH"),
+    "notice from a file": (("notify", "https://a.example"), "is no server, and only a"),
+    "remove whom": (("notify", "--remove"), "--remove needs the URL"),
+    "half a request": (("translate", "models:/a@b", "--input", "x.parquet"), "--output"),
+    "mistyped setting": (("translate", "models:/a@b", "baem=1"), "did you mean 'beam'?"),
+    "of a data set": (("translate", "models:/a@b", "--scores"), "are about a data set"),
+    "unknown verb sent": (("submit", "trian", "recipe.yaml"), "did you mean 'train'?"),
+    "bad recipe sent": (("submit", *TRAIN, "seeed=1"), "did you mean 'seed'?"),
 }  # fmt: skip
 
 
@@ -69,7 +65,7 @@ def data_files(folder: Path) -> None:
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_answered_at_once(mistake: str, heliograph: Command, folder: Path) -> None:
-    words, message, seconds = MISTAKES[mistake]
+    words, message = MISTAKES[mistake]
     before = sorted(path.name for path in folder.rglob("*"))
     done = heliograph(*words)
     assert done.exit_code == 2, done.stderr
@@ -79,7 +75,8 @@ def test_a_mistake_is_answered_at_once(mistake: str, heliograph: Command, folder
     assert errors[0].startswith("heliograph: error: ")
     assert message in errors[0]
     assert sorted(path.name for path in folder.rglob("*")) == before
-    assert done.seconds < seconds
+    # The number of workers is judged by the machine's resources, which Ray knows.
+    assert done.loaded <= ({"torch", "ray"} if mistake == "too many workers" else set())
 
 
 def test_promoting_nothing_writes_nothing(heliograph: Command, folder: Path) -> None:
@@ -88,7 +85,6 @@ def test_promoting_nothing_writes_nothing(heliograph: Command, folder: Path) -> 
     assert done.stderr.startswith("heliograph: error: registered model 'nobody' does not exist")
     assert len(done.stderr.splitlines()) == 1
     assert [path.name for path in folder.rglob("*.db*")] == []
-    assert done.seconds < WITH_LIBRARIES
 
 
 def test_debug_shows_the_traceback(heliograph: Command) -> None:
@@ -115,4 +111,4 @@ def test_wrong_usage(words: tuple[str, ...], message: str, heliograph: Command) 
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
-    assert done.seconds < SOON
+    assert done.loaded == set()

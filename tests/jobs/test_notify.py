@@ -12,8 +12,6 @@ from jobs.notify import notify
 from tests.receiver import SECRET, Receiver, open_receiver
 from tests.tracking_server import MlflowServer
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture
 def receiver(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:

@@ -4,13 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from pipeline.grammar import pairs
 from tests.jobs.conftest import Finished
 
 
-@pytest.mark.timeout(180)
 def test_prepare_says_what_it_wrote(heliograph: Callable[..., Finished], tmp_path: Path) -> None:
     lines = [json.dumps({"source": s, "target": t}) for s, t in pairs("train")[:200]]
     (tmp_path / "pairs.jsonl").write_text("\n".join([*lines, "{}"]), encoding="utf-8")

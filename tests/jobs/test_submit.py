@@ -37,6 +37,7 @@ from pipeline.job_server import submit as submit_to
 from pipeline.parcel import SETTINGS, Parcel, pack
 from pipeline.sealed import ray_token
 from tests.jobs.conftest import ROOT
+from tests.waiting import DEADLINE, wait_until
 
 SECRET = "planted-3c1f9a"
 
@@ -76,12 +77,15 @@ def server(ray_cluster: None) -> Iterator[JobServer]:
 
     before = os.environ.get("RAY_API_SERVER_ADDRESS")
     server = connect(f"http://{get_dashboard_url()}")
-    for _ in range(60):
+
+    def takes_jobs() -> bool:
         try:
             server.submit_job(entrypoint="true")
-            break
         except RuntimeError:
-            time.sleep(0.5)
+            return False
+        return True
+
+    wait_until(takes_jobs)
     yield server
     os.environ.pop("RAY_API_SERVER_ADDRESS", None)
     if before is not None:
@@ -143,15 +147,13 @@ def test_logs_and_exit_codes(server: JobServer, folder: Path) -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_a_verb_s_exit_code_is_that_of_submit() -> None:
-    for code in (0, 1, 3):
-        done = run(submit, "evaluate", str(code))
-        assert done.exit_code == code, done.stderr
-        result = result_of(done)
-        assert re.fullmatch(r"evaluate-\d+", result["job"])
-        assert (result["exit_code"], result["result"]) == (code, {"model": str(code)})
-        assert f"ran {code}" in done.stderr
-    listed = run(status)
-    assert [row["exit_code"] for row in result_of(listed)["jobs"][:3]] == [3, 1, 0]
+    done = run(submit, "evaluate", "3")
+    assert done.exit_code == 3, done.stderr
+    result = result_of(done)
+    assert re.fullmatch(r"evaluate-\d+", result["job"])
+    assert (result["exit_code"], result["result"]) == (3, {"model": "3"})
+    assert "ran 3" in done.stderr
+    assert result_of(run(status))["jobs"][0]["exit_code"] == 3
     assert result_of(run(status, result["job"]))["command"] == "evaluate --json 3"
     log = CliRunner().invoke(application(logs), [result["job"]])
     assert "ran 3" in log.stdout
@@ -165,15 +167,14 @@ def test_a_mistake_on_the_cluster_is_exit_code_2() -> None:
     assert done.exit_code == 2, "here: the name is wrong"
     assert "name: 'a b'" in done.stderr
 
-    for attempt in (1, 2):
-        done = run(submit, "train", "recipe.yaml", "track.experiment=it's here")
-        assert "heliograph: error: " in done.stderr
-        assert "nowhere.parquet" in done.stderr
-        assert done.exit_code == 2, done.stderr
-        result = result_of(done)
-        assert (result["status"], result["exit_code"], result["result"]) == ("FAILED", 2, None)
-        assert re.fullmatch(rf"tiny-[0-9a-f]{{10}}-{attempt}", result["job"])
-        assert f"job {result['job']}: train" in done.stderr
+    done = run(submit, "train", "recipe.yaml", "track.experiment=it's here")
+    assert "heliograph: error: " in done.stderr
+    assert "nowhere.parquet" in done.stderr
+    assert done.exit_code == 2, done.stderr
+    result = result_of(done)
+    assert (result["status"], result["exit_code"], result["result"]) == ("FAILED", 2, None)
+    assert re.fullmatch(r"tiny-[0-9a-f]{10}-1", result["job"])
+    assert f"job {result['job']}: train" in done.stderr
     for verb in (status, logs, stop):
         done = run(verb, "tiny")
         assert done.exit_code == 2
@@ -194,15 +195,16 @@ def test_while_a_job_runs_its_command_follows_it_and_others_are_refused(server: 
     with pytest.raises(RequestError, match=r"alone-1 runs already, by another code, .*stop"):
         submit_again("sleep 600", Parcel("changed", {}))
     assert submit_again("true", alone=False) == ("alone-2", True)
+    assert run(logs, "alone-2", "--follow").exit_code == 0
     assert result_of(run(stop, "alone-1"))["status"] == "STOPPED"
     assert submit_again("true") == ("alone-3", True)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.faults
 def test_ctrl_c_leaves_the_job_running_or_stops_it(server: JobServer, stand_in: Path) -> None:
     process, _ = start_submit(stand_in, subprocess.DEVNULL)
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(DEADLINE) == 130
     said = (stand_in / "log").read_text()
     job = re.findall(r"job (evaluate-\d+) runs on; ", said)[0]
     assert server.get_job_info(job).status == "RUNNING"
@@ -214,7 +216,7 @@ def test_ctrl_c_leaves_the_job_running_or_stops_it(server: JobServer, stand_in: 
     os.killpg(process.pid, signal.SIGINT)
     read_until(terminal, "Otherwise it runs on. [y/N]:")
     os.write(terminal, b"y\n")
-    assert process.wait(60) == 130
+    assert process.wait(DEADLINE) == 130
     assert server.get_job_info(job).status == "STOPPED"
 
 
@@ -233,11 +235,12 @@ def start_submit(folder: Path, terminal: int) -> tuple[subprocess.Popen[bytes], 
             # A shell's background commands ignore it, and what they start would inherit that.
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
-    deadline = time.monotonic() + 120
-    while "ran wait" not in log.read_text():
+
+    def waits() -> bool:
         assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
+        return "ran wait" in log.read_text()
+
+    wait_until(waits, log.read_text)
     rows = result_of(run(status))["jobs"]
     return process, str(rows[0]["job"])
 
@@ -250,15 +253,14 @@ main()
 """
 
 
-def read_until(terminal: int, text: str, seconds: float = 30.0) -> None:
-    read, deadline = b"", time.monotonic() + seconds
+def read_until(terminal: int, text: str) -> None:
+    read, deadline = b"", time.monotonic() + DEADLINE
     while text.encode() not in read:
         ready, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
         assert ready, read
         read += os.read(terminal, 1000)
 
 
-@pytest.mark.timeout(150)
 def test_a_secret_is_found_in_the_job_s_processes_and_nowhere_else(
     server: JobServer, stand_in: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,7 +283,7 @@ def places_that_say(server: JobServer, says: Callable[[str], bool]) -> list[str]
     from ray._private.worker import global_worker
 
     headers = get_auth_headers_if_auth_enabled({})
-    api = requests.get(f"{server.get_address()}/api/jobs/", headers=headers, timeout=30).text
+    api = requests.get(f"{server.get_address()}/api/jobs/", headers=headers, timeout=DEADLINE).text
     found = ["job API"] if says(api) else []
     for process in psutil.process_iter(["cmdline"]):
         if says(" ".join(process.info["cmdline"] or [])):

@@ -13,8 +13,6 @@ from pipeline.recipe_file import load_recipe
 from tests.jobs.conftest import MINIMAL_RECIPE, Finished, run_command
 from tests.tracking_server import Door, MlflowServer
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -117,7 +117,7 @@ def test_a_beam_of_1_is_greedy(model: Transformer) -> None:
     assert [hypothesis.tokens for hypothesis in beam] == expected
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     length_penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]),

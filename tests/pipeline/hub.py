@@ -14,6 +14,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.waiting import DEADLINE
+
 
 class Hub(ThreadingHTTPServer):
     """`publish` a dataset's files, then read them through `endpoint`."""
@@ -218,7 +220,7 @@ def ask(
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=DEADLINE,
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

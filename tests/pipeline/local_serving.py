@@ -20,6 +20,7 @@ from pipeline.serve_metrics import Metrics
 from pipeline.serve_replica import Done, Gathering, Work, translate_together
 from pipeline.serve_versions import Fleet, Rotation, Version
 from pipeline.translate import Translator
+from tests.waiting import DEADLINE, wait_until
 
 
 class Method:
@@ -50,7 +51,7 @@ class Local:
 
     def _run(self, works: list[Work]) -> list[Done | Exception]:
         if self._hold:
-            self._hold.wait(20)
+            self._hold.wait(DEADLINE)
         self.batches.append(len(works))
         return translate_together(self.model, works)
 
@@ -136,13 +137,13 @@ def serving(
 
     thread = threading.Thread(target=lambda: _quietly(main), daemon=True)
     thread.start()
-    begun.wait(30)
+    begun.wait(DEADLINE)
     _wait_until_it_listens(bound.getsockname())
     try:
         yield Serving(bound.getsockname(), parts["rotation"], parts["loop"])
     finally:
         parts["loop"].call_soon_threadsafe(parts["task"].cancel)
-        thread.join(10)
+        thread.join(DEADLINE)
         assert not thread.is_alive()
 
 
@@ -152,13 +153,14 @@ def _quietly(main: Any) -> None:
 
 
 def _wait_until_it_listens(address: tuple[str, int]) -> None:
-    for _ in range(500):
+    def listens() -> bool:
         try:
-            socket.create_connection(address, 1).close()
-            return
+            socket.create_connection(address, DEADLINE).close()
         except ConnectionRefusedError:
-            threading.Event().wait(0.02)
-    raise AssertionError("it does not listen")
+            return False
+        return True
+
+    wait_until(listens)
 
 
 def ask(
@@ -166,7 +168,7 @@ def ask(
     path: str,
     body: Any = None,
     headers: dict[str, str] | None = None,
-    timeout: float = 20,
+    timeout: float = DEADLINE,
 ) -> Answer:
     """One request on a connection of its own: POST where there is a body, which is sent as it is if
     it is bytes, and else as JSON."""

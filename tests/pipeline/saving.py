@@ -16,7 +16,8 @@ from pipeline.background import BackgroundSaver
 from pipeline.checkpoint_store import CheckpointStore
 from pipeline.training_state import TrainingState, Validation
 
-NUMBERS = 500_000
+NUMBERS = 12_500
+"""In a checkpoint: 100 kB."""
 
 
 class Objects(LocalFileSystem):
@@ -32,16 +33,16 @@ class Objects(LocalFileSystem):
 fsspec.register_implementation("objects", Objects, clobber=True)
 
 
-def writer(step: int, bleu: float | None = None) -> Callable[[Path], None]:
+def writer(step: int, bleu: float | None = None, numbers: int = NUMBERS) -> Callable[[Path], None]:
     """Writes a checkpoint whose every number is its step, with a validation's score if given."""
     state = TrainingState(step=step)
     if bleu is not None:
         state = state.with_validation(Validation(step, 1.0, bleu, bleu))
-    return lambda folder: write(folder, state)
+    return lambda folder: write(folder, state, numbers)
 
 
-def write(folder: Path, state: TrainingState) -> None:
-    save_file({"weight": torch.full((NUMBERS,), state.step)}, folder / "model.safetensors")
+def write(folder: Path, state: TrainingState, numbers: int) -> None:
+    save_file({"weight": torch.full((numbers,), state.step)}, folder / "model.safetensors")
     (folder / "state.json").write_text(state.to_json())
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from pipeline.ballot import Ballot
+from tests import processes
 
 STEPS = 6
 
@@ -25,7 +25,7 @@ def vote(rank: int, folder: str) -> None:
 
 
 def test_every_rank_acts_on_the_same_step(tmp_path: Path) -> None:
-    mp.spawn(vote, (str(tmp_path),), nprocs=2)
+    processes.run_ranks(vote, (str(tmp_path),), 2)
     expected = [[step == 3, step == 5] for step in range(STEPS)]
     for rank in range(2):
         assert (tmp_path / f"{rank}.txt").read_text() == repr(expected)

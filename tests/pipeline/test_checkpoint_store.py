@@ -127,7 +127,7 @@ def test_where_all_are_damaged_it_starts_anew_and_says_so(store: CheckpointStore
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_changed_byte_goes_unseen(data: st.DataObject) -> None:
     with TemporaryDirectory() as storage:
         store = CheckpointStore(storage)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.cleaning import (
@@ -66,7 +66,6 @@ def reason(source: str | None, target: str | None, options: Data) -> str | None:
     return "identical" if options.drop_identical and source == target else None
 
 
-@settings(deadline=None)
 @given(
     st.lists(ROW),
     st.integers(1, 25),
@@ -104,7 +103,6 @@ def tidy_one(text: str | None) -> str | None:
     return tidied
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_tidy_text_is_one_line_and_stays_as_it_is(text: str) -> None:
     tidied = tidy_one(text)
@@ -152,7 +150,6 @@ def test_a_line_of_a_megabyte_is_too_long_and_nothing_worse() -> None:
 # --- How far a corpus is read -------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 20))
 def test_shares_are_even_and_sum_up_to_the_limit(whole: int, parts: int) -> None:
     shares = [Limit(whole, whole).share(part, parts) for part in range(parts)]
@@ -212,7 +209,6 @@ def test_a_part_that_ends_is_read_to_its_end_and_closed() -> None:
     assert tables.gi_frame is None
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(ROW, max_size=6), max_size=6), st.integers(1, 60), st.integers(1, 5))
 def test_the_limit_does_not_depend_on_how_rows_come_in_tables(
     tables: list[list[Row]], positions: int, size: int
@@ -231,7 +227,6 @@ def test_the_limit_does_not_depend_on_how_rows_come_in_tables(
     assert read == 0 or holds[: read - 1].sum() < positions
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(TEXT, TEXT), min_size=1))
 def test_no_pair_has_fewer_tokens_than_is_sure(
     tiny_tokenizer: Tokenizer, rows: list[tuple[str, str]]

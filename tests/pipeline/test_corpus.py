@@ -22,6 +22,7 @@ from pipeline.errors import RequestError
 from pipeline.recipe import Data, PairOfFiles
 from pipeline.shards import Shards
 from pipeline.source import Part, Source
+from tests.waiting import DEADLINE
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -210,7 +211,7 @@ def test_two_starts_at_once_end_with_one_corpus(
     commit, found = corpus_module._commit, []
 
     def commit_together(*arguments: Any) -> Corpus:
-        both_written.wait(timeout=60)
+        both_written.wait(timeout=DEADLINE)
         return commit(*arguments)
 
     def start() -> None:
@@ -225,6 +226,10 @@ def test_two_starts_at_once_end_with_one_corpus(
     assert len(found) == 2
     assert found[0].digest == found[1].digest
     assert [corpus.head(None) for corpus in found] == [PAIRS[:200]] * 2
+    published = Corpus.load(found[0].folder)
+    assert found[1].folder == published.folder
+    assert published.files in [corpus.files for corpus in found]
+    assert published.head(None) == PAIRS[:200]
 
 
 def test_storage_may_be_a_url_or_relative(

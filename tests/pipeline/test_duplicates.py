@@ -41,9 +41,7 @@ def read(selection: Selection, first: int, end: int) -> list[Pair]:
     return [(row["source"], row["target"]) for row in rows]
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     parts=st.lists(PAIRS, max_size=4),
     stretch_rows=st.integers(1, 20),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import RequestError
@@ -75,7 +75,6 @@ def test_empty_translations_score_nothing() -> None:
     assert score(["", ""], ["A dog.", "A tree."]).bleu == 0
 
 
-@settings(deadline=None)  # the first file written loads a library
 @given(pairs=st.lists(st.tuples(text, text), max_size=5))
 def test_a_pinned_set_comes_back_as_it_was(
     pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory

@@ -21,6 +21,7 @@ from pipeline.registry import fetch_model
 from pipeline.translate import Translator
 from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.pipeline.model_store import Store
+from tests.waiting import DEADLINE
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [source for source, _ in PAIRS]
@@ -166,7 +167,7 @@ def test_killed_halfway_an_export_is_not_there(
         [sys.executable, "-c", EXPORT_AND_DIE, place, "models:/tiny/1"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=200,
+        timeout=DEADLINE,
     )
     assert done.returncode == 9
     folder = Path(fetch_model("models:/tiny/1"))

@@ -68,4 +68,3 @@ def test_a_disk_that_fills_up_and_one_that_is_read_only(tmp_path: Path) -> None:
     assert result["saved once there was room"] == 2
     assert f"cannot be written to '{tmp_path}/checkpoints'" in result["read-only"]
     assert "Read-only file system" in result["read-only"]
-    assert result["seconds"] < 1.0

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.hub import HUB_SECONDS
-from tests.pipeline.hub import ON_THE_HUB, Hub, ask, serve_hub
+from tests.pipeline.hub import Hub, ask, serve_hub
 from tests.pipeline.pairs import CSV, PAIRS, jsonl, parquet
 
 
@@ -73,25 +72,12 @@ def test_mistakes_with_hub_datasets_are_answered_in_words(hub: Hub, tmp_path: Pa
         assert all(word in answer["error"] for word in words), answer
 
 
-OUT_OF_REACH = (
-    """
-import json, time
-start = time.monotonic()
-"""
-    + ON_THE_HUB
-    + """
-print(json.dumps(time.monotonic() - start))
-"""
-)
-
-
-def test_without_a_network_it_fails_in_seconds(tmp_path: Path) -> None:
+def test_without_a_network_it_says_so(tmp_path: Path) -> None:
     with serve_hub() as closed:
         endpoint = closed.endpoint
-    answer, seconds = ask(endpoint, tmp_path, ("owner/set", "train", {}), program=OUT_OF_REACH)
+    (answer,) = ask(endpoint, tmp_path, ("owner/set", "train", {}))
     assert "neither a file or folder here" in answer["error"]
     assert "check the network" in answer["error"]
-    assert seconds < HUB_SECONDS
 
 
 ON_THE_CLUSTER = """

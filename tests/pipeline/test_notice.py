@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mlflow.webhooks.delivery import _generate_hmac_signature
 
 from pipeline.notice import ID, SIGNATURE, TIMESTAMP, NotGenuine, Notice, read_notice, sign, verify
+from tests.waiting import DEADLINE
 
 SECRET, DELIVERY, NOW = "a shared secret", "76ace406-a344", 1_795_398_647
 
@@ -112,4 +113,4 @@ def test_a_receiver_needs_nothing_but_python() -> None:
     root = Path(__file__).parents[2]
     code = "import sys; sys.path.insert(0, '.'); from pipeline.notice import read_notice"
     # -S: without the installed packages.
-    subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=root, check=True, timeout=30)
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=root, check=True, timeout=DEADLINE)

@@ -94,7 +94,7 @@ def test_a_row_says_where_it_belongs_and_what_the_step_holds(
         assert sum(sum(row["step_target_tokens"]) for row in own if row["rank"] == 0) == tokens
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(world_size=st.integers(1, 4), start=st.integers(0, 20))
 def test_a_later_start_gives_the_rest(
     mixture: Mixture, tiny_tokenizer: Tokenizer, world_size: int, start: int

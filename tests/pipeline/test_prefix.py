@@ -21,7 +21,7 @@ def token_bytes(tiny_tokenizer: Tokenizer) -> TokenBytes:
     return TokenBytes(tiny_tokenizer)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(text=st.text(max_size=12) | st.sampled_from(["Der Hund bellt", "it's  we're 12,5 %"]))
 def test_the_usual_tokens_of_a_text_begin_with_each_of_its_beginnings(
     tiny_tokenizer: Tokenizer, token_bytes: TokenBytes, text: str
@@ -35,7 +35,7 @@ def test_the_usual_tokens_of_a_text_begin_with_each_of_its_beginnings(
         assert prefix.allowed(tokens) is None
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(text=st.text(min_size=1, max_size=12), data=st.data())
 def test_whatever_is_allowed_begins_with_the_text(
     tiny_tokenizer: Tokenizer, token_bytes: TokenBytes, text: str, data: st.DataObject

@@ -13,7 +13,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
@@ -86,7 +86,6 @@ def assert_law(drawn: Counter[Sequence[int]], law: dict[Sequence[int], float]) -
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-@settings(deadline=None)
 @given(text=texts)
 @example(text="<s>a</s><pad>")
 @example(text="A" * 100 + " the dog's   dogs" * 20)
@@ -110,7 +109,6 @@ def scores_of(tokenizer: Tokenizer) -> Iterator[tuple[int, float]]:
         yield number, score
 
 
-@settings(deadline=None)
 @given(text=texts | st.lists(texts, max_size=5).map(" ".join))
 @example(text="a\u00a0 b \x1c c\u2003d  e 's it's")
 def test_words_that_are_remembered_are_the_tokenizers(
@@ -137,7 +135,6 @@ def test_without_augmentation_it_is_the_tokenizer(trained: dict[str, Tokenizer])
     ],
     ids=str,
 )
-@settings(deadline=None)
 @given(text=texts, number=st.integers(0, 2**64))
 @example(text="<s>a</s><pad>", number=0)
 def test_any_text_comes_back_and_holds_no_special_token(
@@ -152,7 +149,6 @@ def test_any_text_comes_back_and_holds_no_special_token(
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-@settings(deadline=None)
 @given(data=st.data())
 def test_calls_may_be_cut_anywhere(
     trained: dict[str, Tokenizer], kind: str, data: st.DataObject

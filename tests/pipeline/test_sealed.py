@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.sealed import SEALED, ray_token, seal, unseal, unseal_environment
 
 
-@settings(max_examples=4, deadline=None)  # each takes the time that guessing is to take
+@settings(max_examples=4)  # each takes the time that guessing is to take
 @given(st.dictionaries(st.text(), st.text()), st.text(min_size=1))
 def test_the_token_opens_it(values: dict[str, str], token: str) -> None:
     assert unseal(seal(values, token), token) == values

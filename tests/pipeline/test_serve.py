@@ -20,11 +20,10 @@ from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.pipeline.local_serving import ask
 from tests.pipeline.model_store import SETTINGS, Store
 from tests.small_job import Command
+from tests.waiting import DEADLINE, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-pytestmark = pytest.mark.timeout(500)
 
 SENTENCE, TRANSLATION = PAIRS[0]
 UNKNOWN = PAIRS[-1][0]
@@ -48,11 +47,13 @@ class Served:
 
     def wait(self) -> None:
         """Until it listens."""
-        deadline = time.monotonic() + 400
-        while not (found := re.search(r" on http://(127\.0\.0\.1):(\d+)", self.command.said())):
+
+        def said() -> re.Match[str] | None:
             assert self.command.process.poll() is None, self.command.said()
-            assert time.monotonic() < deadline, self.command.said()
-            time.sleep(0.1)
+            return re.search(r" on http://(127\.0\.0\.1):(\d+)", self.command.said())
+
+        found = wait_until(said, self.command.said)
+        assert found is not None
         self.address = found[1], int(found[2])
         self.url = f"http://{found[1]}:{found[2]}"
 
@@ -92,7 +93,7 @@ def test_a_promotion_under_load_drops_nothing(server: Served, make_model: MakeMo
 
     def client() -> None:
         while not stop.is_set():
-            answer = ask(server.address, "/translate", {"text": UNKNOWN}, timeout=200)
+            answer = ask(server.address, "/translate", {"text": UNKNOWN})
             said = answer.json()
             text, version = said["translations"][0]["text"], said["model"]["version"]
             answers.append((answer.status, version, text == expected[version]))
@@ -101,13 +102,13 @@ def test_a_promotion_under_load_drops_nothing(server: Served, make_model: MakeMo
     for thread in threads:
         thread.start()
     server.promote(2)
-    deadline = time.monotonic() + 200
-    while not answers or answers[-1][1] != 2 or len(answers) < 40:
-        assert time.monotonic() < deadline, (answers[-5:], server.command.said())
-        time.sleep(0.1)
+    wait_until(
+        lambda: len(answers) >= 40 and answers[-1][1] == 2,
+        lambda: (answers[-5:], server.command.said()),
+    )
     stop.set()
     for thread in threads:
-        thread.join(60)
+        thread.join(DEADLINE)
     assert set(answers) == {(200, 1, True), (200, 2, True)}
 
 
@@ -122,7 +123,7 @@ def test_what_attacks_it_is_refused_and_it_goes_on(server: Served) -> None:
         ({"text": "\u202e\u2028 €" * 20}, 200),
         ({"text": [SENTENCE] * 32, "beam": 8}, 200),
     ):
-        answer = ask(server.address, "/translate", body, timeout=200)
+        answer = ask(server.address, "/translate", body)
         assert answer.status == status, answer.body
         assert ("error" in answer.json()) == (status != 200)
     answer = ask(server.address, "/translate", {"text": SENTENCE})
@@ -180,14 +181,14 @@ def test_the_page_translates_and_shows_the_attention(
     hostile = "<img src=x onerror=document.title='owned'>"
     page.fill("#text", f"{SENTENCE}\n{hostile}")
     page.tap("#translate") if phone else page.keyboard.press("Control+Enter")
-    page.wait_for_selector("article .target .word", timeout=30_000)
+    page.wait_for_selector("article .target .word", timeout=DEADLINE * 1000)
     first = page.locator("article").first
     assert first.locator(".target").inner_text().split() == TRANSLATION.split()
     assert first.locator(".alternatives button").count() == 3
     assert page.locator("article").nth(1).locator(".source").inner_text() == hostile
     word = first.locator(".target .word").nth(1)
     word.tap() if phone else word.hover()
-    first.locator(".head").first.wait_for(timeout=20_000)
+    first.locator(".head").first.wait_for(timeout=DEADLINE * 1000)
     assert first.locator(".head").count() == 4  # two layers of two heads
     assert "For “Hund”, all heads together looked at " in first.locator("figcaption").inner_text()
     weights = first.locator(".source .word").evaluate_all(
@@ -230,7 +231,7 @@ def test_asked_to_end_it_answers_first_and_leaves_nothing(server: Served) -> Non
         f"POST /translate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    with socket.create_connection(server.address, 30) as client:
+    with socket.create_connection(server.address, DEADLINE) as client:
         client.sendall(head.encode() + body)
         time.sleep(0.05)
         server.command.process.send_signal(signal.SIGTERM)
@@ -239,7 +240,7 @@ def test_asked_to_end_it_answers_first_and_leaves_nothing(server: Served) -> Non
             said += part
     assert said.startswith(b"HTTP/1.1 200 OK\r\n")
     assert said.count(TRANSLATION.encode()) == 64
-    assert server.command.process.wait(60) == 130, server.command.said()
+    assert server.command.process.wait(DEADLINE) == 130, server.command.said()
     assert "Traceback" not in server.command.said()
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=DEADLINE)
     assert not alive

@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,8 +16,11 @@ from pipeline.serve_http import bind
 from pipeline.serve_limits import Limits
 from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.pipeline.local_serving import Answer, Serving, ask, serving
+from tests.waiting import DEADLINE, wait_until
 
-LIMITS = Limits(read_seconds=0.4, connections=20, queue=64, seconds=5)
+LIMITS = Limits(read_seconds=DEADLINE, connections=20, queue=64, seconds=DEADLINE)
+HASTY = LIMITS.model_copy(update={"read_seconds": 0.4})
+"""For clients that are too slow, and only for them: on a busy machine any client may be."""
 SENTENCE, TRANSLATION = PAIRS[0]
 TOKEN = "correct horse battery staple"
 
@@ -55,6 +59,12 @@ BODIES: dict[str, tuple[int, Any, str]] = {
 @pytest.fixture(scope="module")
 def server(make_model: MakeModel) -> Iterator[Serving]:
     with serving({1: make_model(1)}, LIMITS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def hasty_server(make_model: MakeModel) -> Iterator[Serving]:
+    with serving({1: make_model(1)}, HASTY) as running:
         yield running
 
 
@@ -109,7 +119,7 @@ def test_unknown_paths_and_methods(server: Serving) -> None:
 
 def send(address: tuple[str, int], *parts: bytes, pause: float = 0.0) -> bytes:
     """All that the server says before it closes, to a client that sends so."""
-    with socket.create_connection(address, 10) as client:
+    with connect(address) as client:
         for part in parts:
             try:
                 client.sendall(part)
@@ -131,9 +141,6 @@ HEAD = b"POST /translate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r
 @pytest.mark.parametrize(
     ("parts", "status"),
     [
-        ((b"",), b"408"),
-        ((b"P", b"O", b"S", b"T", b" ", b"/", b" "), b"408"),  # slowloris
-        ((HEAD + b"Content-Length: 20\r\n\r\n", b"{", b'"', b"t", b"e", b"x", b"t"), b"408"),
         ((b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",), b"400"),  # TLS
         ((b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 200_000 + b"\r\n\r\n",), b"431"),
         ((b"GET /" + b"a" * 200_000,), b"431"),
@@ -142,16 +149,32 @@ HEAD = b"POST /translate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r
         ((HEAD + b"Content-Length: 900000000\r\n\r\n",), b"413"),
         ((HEAD + b"Content-Length: 3000000\r\nExpect: 100-continue\r\n\r\n",), b"413"),
     ],
-    ids=range(10),
+    ids=range(7),
 )
 def test_a_hostile_connection(parts: tuple[bytes, ...], status: bytes, server: Serving) -> None:
-    start = time.monotonic()
-    said = send(server.address, *parts, pause=0.15)
+    assert_says(status, send(server.address, *parts))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"",),
+        (b"P", b"O", b"S", b"T", b" ", b"/", b" "),  # slowloris
+        (HEAD + b"Content-Length: 20\r\n\r\n", b"{", b'"', b"t", b"e", b"x", b"t"),
+    ],
+    ids=range(3),
+)
+def test_a_slow_connection(parts: tuple[bytes, ...], hasty_server: Serving) -> None:
+    assert_says(b"408", send(hasty_server.address, *parts, pause=0.15))
+    body = {"text": SENTENCE}
+    wait_until(lambda: ask(hasty_server.address, "/translate", body).status == 200)
+
+
+def assert_says(status: bytes, said: bytes) -> None:
     assert said.startswith(b"HTTP/1.1 " + status), said
     head, _, body = said.partition(b"\r\n\r\n")
     assert b"application/json" in head
     assert json.loads(body)["error"]
-    assert time.monotonic() - start < 5
 
 
 def test_an_endless_body_is_cut_off(server: Serving) -> None:
@@ -160,22 +183,32 @@ def test_an_endless_body_is_cut_off(server: Serving) -> None:
     assert said.startswith((b"HTTP/1.1 413", b"HTTP/1.1 408")) or said == b""
 
 
-def test_more_connections_than_there_may_be(server: Serving) -> None:
-    """They are told so, or wait; and when the idle ones have been closed, there is room again."""
-    held = [socket.create_connection(server.address, 5) for _ in range(LIMITS.connections)]
-    answer = ask(server.address, "/health")
-    assert_refused(answer, 503, "too many connections")
-    for client in held:
-        assert client.recv(100).startswith(b"HTTP/1.1 408")
-        client.close()
+def test_more_connections_than_there_may_be(make_model: MakeModel) -> None:
+    """They are told so; and when the idle ones have been closed, there is room again."""
+    limits = LIMITS.model_copy(update={"read_seconds": 3.0})
+    with serving({1: make_model(1)}, limits) as server:
+        held = [connect(server.address) for _ in range(LIMITS.connections)]
+        assert_refused(ask(server.address, "/health"), 503, "too many connections")
+        answers = Counter(client.recv(12) for client in held)
+        for client in held:
+            client.close()
+        assert answers.keys() <= {b"HTTP/1.1 408", b"HTTP/1.1 503"}
+        # A connection that was closed before may have counted for a moment longer.
+        assert answers[b"HTTP/1.1 408"] >= LIMITS.connections - 2
+        wait_until(lambda: ask(server.address, "/health").status == 200)
 
 
-def test_requests_on_one_connection_after_another(server: Serving) -> None:
-    connection = http.client.HTTPConnection(*server.address, timeout=10)
+def connect(address: tuple[str, int]) -> socket.socket:
+    return socket.create_connection(address, DEADLINE)
+
+
+def test_requests_on_one_connection_after_another(hasty_server: Serving) -> None:
+    """The time between them is not that of their headers."""
+    connection = http.client.HTTPConnection(*hasty_server.address, timeout=DEADLINE)
     for _ in range(3):
-        time.sleep(0.2)  # in all longer than headers may take
         connection.request("GET", "/health")
         assert connection.getresponse().read() == b'{"alive":true}'
+        time.sleep(1.5 * HASTY.read_seconds)
     connection.close()
 
 
@@ -184,13 +217,13 @@ def test_a_client_that_hangs_up_leaves_the_queue(server: Serving) -> None:
     handle = server.rotation.current.handle
     handle._hold = hold
     body = json.dumps({"text": [SENTENCE] * 8}).encode()
-    clients = [socket.create_connection(server.address, 5) for _ in range(4)]
+    clients = [connect(server.address) for _ in range(4)]
     for client in clients:
         client.sendall(HEAD + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    wait_for(lambda: waiting(server) == 32)
+    wait_until(lambda: waiting(server) == 32)
     for client in clients:
         client.close()
-    wait_for(lambda: waiting(server) == 0)
+    wait_until(lambda: waiting(server) == 0)
     handle._hold = None
     hold.set()
     metrics = ask(server.address, "/metrics").body.decode()
@@ -209,12 +242,12 @@ def test_a_full_queue_says_when_to_come_again(server: Serving) -> None:
     ]
     for thread in threads:
         thread.start()
-    wait_for(lambda: waiting(server) == LIMITS.queue)
+    wait_until(lambda: waiting(server) == LIMITS.queue)
     refused = ask(server.address, "/translate", {"text": SENTENCE})
     handle._hold = None
     hold.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(DEADLINE)
     assert_refused(refused, 429, "the queue is full: 64 of at most 64 texts wait")
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert [answer.status for answer in answers] == [200, 200]
@@ -224,13 +257,6 @@ def waiting(server: Serving) -> float:
     metrics = ask(server.address, "/metrics").body.decode()
     (line,) = (line for line in metrics.splitlines() if line.startswith("heliograph_queue_sent"))
     return float(line.split()[1])
-
-
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_the_token(make_model: MakeModel) -> None:

@@ -9,6 +9,7 @@ from pipeline.recipe import Decoding
 from pipeline.serve_replica import Done, Gathering, Work, translate_together
 from pipeline.translate import Translator
 from tests.pipeline.conftest import PAIRS, MakeModel
+from tests.waiting import DEADLINE
 
 GREEDY, WIDE = Decoding(beam=1), Decoding(beam=4)
 SENTENCES = [source for source, _ in PAIRS]
@@ -76,7 +77,7 @@ class Recorder:
 
     def __call__(self, works: list[Work]) -> list[Done | Exception]:
         self.batches.append([sentence for work in works for sentence in work.sentences])
-        self.go.wait(10)
+        self.go.wait(DEADLINE)
         return [Done(list(work.sentences), None) for work in works]
 
 

@@ -1,8 +1,7 @@
 """The change of version, without Ray: what moves, what stays, and that no request notices."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from ray.exceptions import RayActorError
 from pipeline.serve_limits import Limits
 from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.pipeline.local_serving import Local, Serving, ask, serving
+from tests.waiting import DEADLINE, wait_until
 
 SENTENCE, TRANSLATION = PAIRS[0]
 UNKNOWN, ITS_TRANSLATION = PAIRS[-1]
@@ -21,7 +21,7 @@ UNKNOWN, ITS_TRANSLATION = PAIRS[-1]
 @pytest.fixture
 def server(make_model: MakeModel) -> Iterator[Serving]:
     folders = {1: make_model(1, 3), 2: make_model(1)}
-    with serving(folders, Limits(batch=8)) as running:
+    with serving(folders, Limits(batch=8, seconds=DEADLINE, read_seconds=DEADLINE)) as running:
         yield running
 
 
@@ -39,13 +39,6 @@ def metric(server: Serving, name: str) -> float:
     page = ask(server.address, "/metrics").body.decode()
     (line,) = (line for line in page.splitlines() if line.startswith(f"{name} "))
     return float(line.split()[-1])
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_every_answer_says_its_version_and_is_that_version_s(server: Serving) -> None:
@@ -66,17 +59,17 @@ def test_every_answer_says_its_version_and_is_that_version_s(server: Serving) ->
         thread.start()
     for number in (2, 1, 2):
         server.rotation.alias = number
-        wait_for(lambda: server.rotation.current.number == number)  # noqa: B023
+        wait_until(lambda: server.rotation.current.number == number)  # noqa: B023
         seen = len(answers)
-        wait_for(lambda: len(answers) > seen + 8)  # noqa: B023
+        wait_until(lambda: len(answers) > seen + 8)  # noqa: B023
     stop.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(DEADLINE)
     assert {status for status, _, _ in answers} == {200}
     assert {version for _, version, _ in answers} == {1, 2}
     for _, version, text in answers:
         assert (text == ITS_TRANSLATION) == (version == 2)
-    wait_for(lambda: server.rotation.ended == ["version-1", "version-2", "version-1"])
+    wait_until(lambda: server.rotation.ended == ["version-1", "version-2", "version-1"])
     assert metric(server, 'heliograph_reloads_total{outcome="done"}') == 3
 
 
@@ -88,16 +81,16 @@ def test_the_old_version_ends_with_its_last_answer(server: Serving) -> None:
         target=lambda: answers.append(ask(server.address, "/translate", {"text": SENTENCE}))
     )
     slow.start()
-    wait_for(lambda: server.rotation.current.in_use)
+    wait_until(lambda: server.rotation.current.in_use)
     server.rotation.alias = 2
-    wait_for(lambda: server.rotation.current.number == 2)
+    wait_until(lambda: server.rotation.current.number == 2)
     newer = ask(server.address, "/translate", {"text": SENTENCE}).json()
     assert newer["model"]["version"] == 2
     assert server.rotation.ended == []
     old._hold.set()
-    slow.join(10)
+    slow.join(DEADLINE)
     assert answers[0].json()["model"]["version"] == 1
-    wait_for(lambda: server.rotation.ended == ["version-1"])
+    wait_until(lambda: server.rotation.ended == ["version-1"])
 
 
 def test_a_version_that_cannot_be_loaded_changes_nothing(
@@ -105,7 +98,7 @@ def test_a_version_that_cannot_be_loaded_changes_nothing(
 ) -> None:
     server.rotation.folders[3] = tmp_path  # holds no model
     server.rotation.alias = 3
-    wait_for(lambda: ready(server)["trouble"])
+    wait_until(lambda: ready(server)["trouble"])
     assert ready(server) == {
         "ready": True,
         "version": 1,
@@ -114,7 +107,7 @@ def test_a_version_that_cannot_be_loaded_changes_nothing(
     }
     assert metric(server, 'heliograph_reloads_total{outcome="failed"}') == 1
     server.rotation.alias = 2
-    wait_for(lambda: ready(server)["version"] == 2)
+    wait_until(lambda: ready(server)["version"] == 2)
     assert ready(server)["trouble"] is None
     said = capfd.readouterr().err
     assert said.count("version 3 cannot be loaded; version 1 stays") == 1
@@ -136,13 +129,13 @@ def test_without_the_registry_the_version_stays(
 
     with monkeypatch.context() as away:
         away.setattr(server.rotation, "_find", fail)
-        wait_for(lambda: ready(server)["trouble"] == trouble)
+        wait_until(lambda: ready(server)["trouble"] == trouble)
         assert metric(server, "heliograph_registry_up") == 0
         answer = ask(server.address, "/translate", {"text": SENTENCE})
         assert answer.json()["translations"][0]["text"] == TRANSLATION
         assert "secret" not in ask(server.address, "/ready").body.decode()
     server.rotation.alias = 2
-    wait_for(lambda: ready(server)["version"] == 2)
+    wait_until(lambda: ready(server)["version"] == 2)
     assert metric(server, "heliograph_registry_up") == 1
 
 
@@ -165,5 +158,5 @@ def test_without_a_replica_it_is_not_ready(
     server: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server.rotation, "_running_replicas", lambda: 0)
-    wait_for(lambda: ask(server.address, "/ready").status == 503)
+    wait_until(lambda: ask(server.address, "/ready").status == 503)
     assert ask(server.address, "/health").status == 200

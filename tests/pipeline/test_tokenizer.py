@@ -9,7 +9,7 @@ from typing import Literal
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import models
@@ -61,7 +61,6 @@ texts = st.lists(fragments | st.text(max_size=8), max_size=8).map("".join)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None)
 @given(text=texts)
 @example(text="")
 @example(text=" leading and trailing ")
@@ -195,7 +194,6 @@ def test_the_vocabulary_is_that_of_normalized_text(storage: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None)
 @given(text=texts)
 def test_words_have_a_character_for_each_byte(
     trained: dict[str, Tokenizer], kind: str, text: str

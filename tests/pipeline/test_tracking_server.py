@@ -1,6 +1,5 @@
 """The driver waits a while for a server that is away, says so, and then says what to do."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -9,13 +8,8 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.errors import RequestError
 from pipeline.tracking_server import TrackingServerError, open_client, patiently
-from tests.tracking_server import (
-    Door,
-    MlflowServer,
-    Mode,
-)
-
-pytestmark = pytest.mark.timeout(120)
+from tests.tracking_server import Door, MlflowServer, Mode
+from tests.waiting import DEADLINE
 
 
 @pytest.mark.parametrize("mode", ["refuses", "fails", "fails_after", "cuts", "hangs"])
@@ -29,8 +23,8 @@ def test_a_call_is_made_again_until_the_server_is_back(
         door.mode = "open"
 
     door.mode = mode
-    patiently(lambda: client.log_text(run_id, "text", "a.txt"), say, "", seconds=30)
-    patiently(lambda: client.set_tag(run_id, "tag", "value"), say, "", seconds=30)
+    patiently(lambda: client.log_text(run_id, "text", "a.txt"), say, "", DEADLINE)
+    patiently(lambda: client.set_tag(run_id, "tag", "value"), say, "", DEADLINE)
     assert MlflowClient(server.url).get_run(run_id).data.tags["tag"] == "value"
     assert [entry.path for entry in MlflowClient(server.url).list_artifacts(run_id)] == ["a.txt"]
     (message,) = said
@@ -40,7 +34,6 @@ def test_a_call_is_made_again_until_the_server_is_back(
 def test_patience_ends_with_what_to_do(door: Door, run_id: str) -> None:
     door.mode = "refuses"
     client, said = open_client(door.url), []
-    started = time.monotonic()
     with pytest.raises(TrackingServerError, match=r"for 2 s .*refused.*the same command goes on"):
         patiently(
             lambda: client.set_tag(run_id, "a", "b"),
@@ -48,7 +41,6 @@ def test_patience_ends_with_what_to_do(door: Door, run_id: str) -> None:
             "the same command goes on from here",
             seconds=2.0,
         )
-    assert time.monotonic() - started < 10
     assert len(said) == 1
 
 

@@ -28,7 +28,7 @@ def test_what_was_learnt_by_heart_is_translated(translator: Translator) -> None:
     assert evaluate(translator, PAIRS, Evaluate()).bleu == pytest.approx(100)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     sentences=st.lists(
         st.sampled_from([*SOURCES, "", " ", "The old dog eats a tree."]), max_size=9
@@ -70,7 +70,7 @@ def test_alternatives_come_with_their_scores_the_best_first(translator: Translat
         assert len({a.text for a in each}) == len(each)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(
     prefix=st.sampled_from([target[:n] for target in TARGETS for n in (1, 6, 11, 99)])
     | st.text(max_size=6),
@@ -129,7 +129,7 @@ def test_nothing_is_made_of_nothing(translator: Translator) -> None:
     ]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(text=st.text(max_size=40))
 def test_any_text_has_a_translation(translator: Translator, text: str) -> None:
     """Newlines, control characters, emoji, and the surrogates that undecodable bytes become."""

@@ -24,8 +24,6 @@ from tests.tracking_server import SENDS_NOTICES, Door, MlflowServer
 ANY: list[AnyRule] = [Size(megabytes=100)]
 WITHOUT_KEY = {name: value for name, value in SENDS_NOTICES.items() if not name.endswith("_KEY")}
 
-pytestmark = pytest.mark.timeout(180)
-
 
 @pytest.fixture
 def receiver(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
@@ -205,6 +203,7 @@ def starting(
         server.kill()
 
 
+@pytest.mark.faults
 def test_a_server_as_it_comes(starting: Callable[..., MlflowServer], tmp_path: Path) -> None:
     """One process without a key reads what it wrote itself, until it is started again."""
     starting(WITHOUT_KEY)
@@ -227,6 +226,7 @@ def test_a_server_as_it_comes(starting: Callable[..., MlflowServer], tmp_path: P
     assert list_receivers() == []
 
 
+@pytest.mark.faults
 def test_processes_that_cannot_read_each_other_s_secrets(
     starting: Callable[..., MlflowServer],
 ) -> None:

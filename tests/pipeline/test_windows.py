@@ -1,7 +1,7 @@
 """The laws of the step list, over any lengths, budgets, windows and numbers of workers."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.windows import (
@@ -23,7 +23,6 @@ def positions(source: Numbers, target: Numbers, rows: Numbers) -> int:
     return len(rows) * max(source[rows].max(), target[rows].max())
 
 
-@settings(deadline=None)
 @given(
     lengths=lengths,
     budget=st.integers(16, 300),
@@ -51,7 +50,6 @@ def test_every_row_is_in_one_micro_batch_and_no_budget_is_exceeded(
     ]
 
 
-@settings(deadline=None)
 @given(costs=st.lists(st.integers(1, 4096), max_size=20), world_size=st.integers(1, 9))
 def test_a_step_is_dealt_whole_and_evenly(costs: list[int], world_size: int) -> None:
     shares = deal(costs, world_size)
@@ -61,7 +59,6 @@ def test_a_step_is_dealt_whole_and_evenly(costs: list[int], world_size: int) -> 
     assert max(loads) - min(loads) <= max(costs, default=0)
 
 
-@settings(deadline=None)
 @given(pieces=st.integers(1, 60), window_pieces=st.integers(1, 20), seed=st.integers(0, 9))
 def test_an_epochs_windows_hold_every_piece_once(
     pieces: int, window_pieces: int, seed: int
@@ -80,7 +77,6 @@ def test_an_epochs_windows_hold_every_piece_once(
 mixtures = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 50)), min_size=1, max_size=4)
 
 
-@settings(deadline=None)
 @given(mixture=mixtures, seed=st.integers(0, 9), epochs=st.integers(1, 12))
 def test_each_corpus_of_a_mixture_is_gone_through_evenly(
     mixture: list[tuple[int, int]], seed: int, epochs: int
