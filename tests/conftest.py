@@ -84,9 +84,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 
 
 @pytest.fixture
-def door(server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+def door(server: MlflowServer) -> Iterator[Door]:
     """The server, to be reached through a door that can be shut."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     with open_door(server) as door:
         yield door
 

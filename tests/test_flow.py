@@ -16,7 +16,10 @@ import mlflow
 import pytest
 from huggingface_hub import ModelCard
 from mlflow.tracking import MlflowClient
+from typer.testing import CliRunner
 
+from jobs.command import application
+from jobs.promote import promote
 from pipeline.job import run_training_job
 from pipeline.lineage import descend, trace
 from pipeline.registry import fetch_model
@@ -130,10 +133,10 @@ def test_lines_in_are_lines_out(job: dict[str, Any], tmp_path: Path) -> None:
     assert (empty, blank) == ("", "")
 
 
-def test_the_champion_is_not_promoted_again(job: dict[str, Any], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jobs.promote", "small", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.usefixtures("job")
+def test_the_champion_is_not_promoted_again() -> None:
+    done = CliRunner().invoke(application(promote), ["small", "--json"])
+    assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "promoted": False,
         "reason": "version 1 is the champion already",

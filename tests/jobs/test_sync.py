@@ -26,8 +26,8 @@ def job_folder(folder: Path) -> Path:
 
 
 def sync(folder: Path, uri: str, *words: str) -> Finished:
-    command = ["env", f"MLFLOW_TRACKING_URI={uri}", "MLFLOW_HTTP_REQUEST_TIMEOUT=5"]
-    command += [sys.executable, "-m", "jobs.sync", "recipe.yaml", *words]
+    command = ["env", f"MLFLOW_TRACKING_URI={uri}", sys.executable]
+    command += ["-m", "jobs.sync", "recipe.yaml", *words]
     return run_command(command, folder)
 
 

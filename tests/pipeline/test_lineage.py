@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import sqlite3
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,10 @@ from typing import Any
 import pytest
 from mlflow.entities import Metric
 from mlflow.tracking import MlflowClient
+from typer.testing import CliRunner
 
+from jobs.command import application
+from jobs.lineage import lineage
 from pipeline import track, versions
 from pipeline.corpus import Corpus
 from pipeline.errors import RequestError
@@ -21,7 +23,6 @@ from pipeline.ledger import find_ledger, open_ledger
 from pipeline.lineage import descend, trace
 from pipeline.promotion import promote
 from pipeline.provenance import find_run, read_provenance
-from tests.jobs.conftest import run_command
 from tests.pipeline.conftest import MakeModel
 from tests.pipeline.model_store import Store
 from tests.tracking_server import MlflowServer
@@ -306,8 +307,8 @@ def test_people_see_a_tree_and_scripts_the_facts(
     add()
     promote("tiny", 1)
 
-    words = [sys.executable, "-m", "jobs.cli", "lineage"]
-    done = run_command([*words, "models:/tiny@champion", "--json"], store.folder)
+    shown = application(lineage)
+    done = CliRunner().invoke(shown, ["models:/tiny@champion", "--json"])
     assert done.exit_code == 0, done.stderr
     *lines, result = done.stdout.splitlines()
     text = "\n".join(lines)
@@ -327,7 +328,7 @@ def test_people_see_a_tree_and_scripts_the_facts(
     assert found["run"]["incidents"] == [{"kind": "failure", "step": 40, "time": 1.0}]
     assert found["promotion"]["number"] == 1
 
-    done = run_command([*words, "--data", EN_DE[:8], "--json"], store.folder)
+    done = CliRunner().invoke(shown, ["--data", EN_DE[:8], "--json"])
     assert done.exit_code == 0, done.stderr
     head, first, second, result = done.stdout.splitlines()
     assert head == f"data {EN_DE}"

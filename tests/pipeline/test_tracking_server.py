@@ -14,8 +14,10 @@ from tests.waiting import DEADLINE
 
 @pytest.mark.parametrize("mode", ["refuses", "fails", "fails_after", "cuts", "hangs"])
 def test_a_call_is_made_again_until_the_server_is_back(
-    server: MlflowServer, door: Door, run_id: str, mode: Mode
+    server: MlflowServer, door: Door, run_id: str, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if mode == "hangs":
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     client, said = open_client(door.url), []
 
     def say(message: str) -> None:
