@@ -35,7 +35,7 @@ def coming_and_going(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_folders_that_come_and_go_are_there_or_not(coming_and_going: Path) -> None:
-    """With pyarrow's own listing this fails within a few hundred looks."""
+    """With pyarrow's own listing this fails."""
     files, seen = LocalFiles(), set[tuple[str, ...]]()
     for _ in range(LISTINGS):
         names = tuple(info.base_name for info in list_folder(files, str(coming_and_going)))
