@@ -17,7 +17,7 @@ from pipeline.progress import open_board
 from pipeline.tokenizer import train_tokenizer
 from pipeline.tracking_server import connect
 from pipeline.train import make_trainer
-from tests.recorded_job import Records, digest, recorded_loop, records
+from tests.recorded_job import Records, digest, pairs_of, recorded_loop, records
 from tests.scraper import Scraper, scraping
 
 PAIRS = 600
@@ -100,3 +100,13 @@ def train_undisturbed(plan: TrainingPlan) -> Undisturbed:
     with scraping() as scraper:
         train_recorded(whole, workers=2, max_failures=0)
     return Undisturbed(plan, records(whole.folder), losses(whole), weights(whole), scraper)
+
+
+def assert_same(disturbed: TrainingPlan, undisturbed: Undisturbed) -> None:
+    """To the last bit, after every step and on every rank."""
+    record = records(disturbed.folder)
+    assert pairs_of(record) == pairs_of(undisturbed.records)
+    for step, lines in record.items():
+        assert {line["weights"] for line in lines} == {undisturbed.records[step][0]["weights"]}
+    assert losses(disturbed) == undisturbed.losses
+    assert weights(disturbed) == undisturbed.weights

@@ -87,15 +87,36 @@ def logged_steps(folder: Path) -> list[int]:
     return [metric.step for metric in history]
 
 
-def test_killed_and_then_interrupted_it_goes_on_each_time(
+def test_its_death_leaves_no_process_behind_and_an_interrupt_a_checkpoint(
     train: Callable[..., Command], tmp_path: Path
 ) -> None:
-    """The driver's death takes all that it started with it; Ctrl-C takes a checkpoint."""
+    command = train()
+    while_it_runs(lambda: [*tmp_path.glob("storage/corpora/*/manifest.json")], command)
+    family = command.family()
+    command.kill()
+    command = train()
+    while_it_runs(lambda: re.search(r"step \d+", command.said()), command)
+    assert_ends_cleanly(command)
+    (step,) = checkpoints(tmp_path)
+    assert logged_steps(tmp_path) == list(range(1, step + 1))
+    assert the_run(tmp_path).info.status == "KILLED"
+    assert_all_end(family)
+
+
+def assert_all_end(family: list[psutil.Process]) -> None:
+    """Whose first was killed: Ray's agents notice it within a minute."""
+    _, alive = psutil.wait_procs(family, timeout=DEADLINE)
+    assert not alive
+
+
+@pytest.mark.faults
+def test_killed_while_training_the_same_command_goes_on(
+    train: Callable[..., Command], tmp_path: Path
+) -> None:
     command = train("train.checkpoint_steps=20")
     while_it_runs(lambda: len(checkpoints(tmp_path)) > 0, command)
     family = command.family()
-    command.process.kill()
-    command.process.wait()
+    command.kill()
     said = command.said()
     command = train("train.checkpoint_steps=20")
     while_it_runs(lambda: re.search(r"· step \d+", command.said().removeprefix(said)), command)
@@ -108,8 +129,7 @@ def test_killed_and_then_interrupted_it_goes_on_each_time(
     assert steps == list(range(1, len(steps) + 1))
     # The killed one may have logged steps that the second was ended before taking again.
     assert len(steps) >= max(checkpoints(tmp_path)) >= 20
-    _, alive = psutil.wait_procs(family, timeout=DEADLINE)  # Ray's agents look up from time to time
-    assert not alive
+    assert_all_end(family)
 
 
 @pytest.mark.faults
