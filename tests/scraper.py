@@ -8,6 +8,9 @@ from contextlib import contextmanager
 
 from tests.waiting import DEADLINE
 
+SECONDS = 2.0
+"""Between two looks: to write all down takes Ray's agent a tenth of a second."""
+
 
 class Scraper(threading.Thread):
     """Keeps what the nodes' endpoints of Ray export, as Prometheus would."""
@@ -20,7 +23,7 @@ class Scraper(threading.Thread):
     def run(self) -> None:
         import ray
 
-        while not self.ended.wait(0.3):
+        while not self.ended.wait(SECONDS):
             for node in ray.nodes():
                 url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
                 try:

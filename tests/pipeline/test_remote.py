@@ -4,6 +4,7 @@ The programs do not wait between attempts, but add up how long they would have."
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,43 +33,48 @@ VALUES = {"train.txt": {"source": "text", "target": "text"}}
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
+    """A data set of each file."""
     with serve_hub() as server:
+        for name, content in FILES.items():
+            server.publish(data_set(name), {name: content})
         yield server
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_connection_that_is_lost_for_a_moment_costs_nothing(
-    hub: Hub, tmp_path: Path, name: str
-) -> None:
-    hub.publish("owner/set", {name: FILES[name]})
-    hub.drops[name] = 2
-    request = ("owner/set", "train", VALUES.get(name, {}))
-    answer, _ = ask(hub.endpoint, tmp_path, request, program=WITHOUT_WAITING)
-    assert answer["rows"] == len(MANY)
-    assert hub.drops[name] == 0
+def data_set(name: str) -> str:
+    return f"owner/{name.replace('.', '-')}"
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_connection_that_stays_lost_is_said_in_words(hub: Hub, tmp_path: Path, name: str) -> None:
-    hub.publish("owner/set", {name: FILES[name]})
-    hub.drops[name] = 1_000_000
-    request = ("owner/set", "train", VALUES.get(name, {}))
-    answer, waited = ask(hub.endpoint, tmp_path, request, program=WITHOUT_WAITING)
-    assert all(
-        words in answer["error"] for words in (name, "connection was lost", "the same command")
-    ), answer
-    assert 1 < waited < 60
-    assert hub.drops[name] > 1_000_000 - 20
+def read_each(hub: Hub, home: Path) -> tuple[dict[str, Any], float]:
+    """By file the answer; and the seconds that would have been waited, for all together."""
+    requests = [(data_set(name), "train", VALUES.get(name, {})) for name in FILES]
+    *answers, waited = ask(hub.endpoint, home, *requests, program=WITHOUT_WAITING)
+    return dict(zip(FILES, answers, strict=True)), waited
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_shorter_than_announced_is_no_short_file(
-    hub: Hub, tmp_path: Path, name: str
-) -> None:
-    hub.publish("owner/set", {name: FILES[name]})
-    hub.missing_bytes[name] = 1000
-    request = ("owner/set", "train", VALUES.get(name, {}))
-    answer, _ = ask(hub.endpoint, tmp_path, request, program=WITHOUT_WAITING)
-    assert name in answer["error"], answer
-    if name != "train.txt":  # of a stream only `datasets` sees the bytes
-        assert "announced" in answer["error"]
+def test_a_connection_that_is_lost_for_a_moment_costs_nothing(hub: Hub, tmp_path: Path) -> None:
+    hub.drops = dict.fromkeys(FILES, 2)
+    answers, _ = read_each(hub, tmp_path)
+    assert {name: answer.get("rows") for name, answer in answers.items()} == dict.fromkeys(
+        FILES, len(MANY)
+    ), answers
+    assert hub.drops == dict.fromkeys(FILES, 0)
+
+
+def test_a_connection_that_stays_lost_is_said_in_words(hub: Hub, tmp_path: Path) -> None:
+    hub.drops = dict.fromkeys(FILES, 1_000_000)
+    answers, waited = read_each(hub, tmp_path)
+    for name, answer in answers.items():
+        assert all(
+            words in answer["error"] for words in (name, "connection was lost", "the same command")
+        ), answer
+        assert hub.drops[name] > 1_000_000 - 20
+    assert 3 < waited < 180
+
+
+def test_a_file_shorter_than_announced_is_no_short_file(hub: Hub, tmp_path: Path) -> None:
+    hub.missing_bytes = dict.fromkeys(FILES, 1000)
+    answers, _ = read_each(hub, tmp_path)
+    for name, answer in answers.items():
+        assert name in answer["error"], answer
+        if name != "train.txt":  # of a stream only `datasets` sees the bytes
+            assert "announced" in answer["error"]
