@@ -10,6 +10,9 @@ TORCH = torch==2.13.0
 # A machine without a GPU gets the CPU build, where pip's index has it, and else the general one.
 TORCH_BUILDS = $(if $(shell command -v nvidia-smi),,"$(TORCH)+cpu") "$(TORCH)"
 QUIETLY = >$(VENV)/install.log 2>&1
+PYTEST = $(VENV)/bin/python -m pytest -q
+# The groups, and their order, are those of tests/conftest.py.
+IN_TWO = --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-faults test-cluster lint bench schema kubernetes
 .DEFAULT_GOAL = demo
@@ -18,13 +21,13 @@ demo: $(STAMP)  ## the whole flow on the embedded corpus
 	@$(VENV)/bin/heliograph demo
 
 test: $(STAMP)  ## every law, and one of each fault
-	@$(VENV)/bin/python -m pytest -q
+	@$(PYTEST) $(IN_TWO)
 
 test-faults: $(STAMP)  ## repetitions, long faults, other servers, clusters
-	@$(VENV)/bin/python -m pytest -q -m faults
+	@$(PYTEST) $(IN_TWO) -m faults
 
 test-cluster: $(STAMP)  ## of these: hosts killed and cut off from the network; Linux, as root
-	@$(VENV)/bin/python -m pytest -q -m faults tests/cluster
+	@$(PYTEST) -m faults tests/cluster
 
 lint: $(STAMP)
 	@$(VENV)/bin/ruff check

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1.0")
 # A worker's metrics reach its node's endpoint after this; Ray's own ten seconds are a test's life.
 os.environ.setdefault("RAY_metrics_report_interval_ms", "1000")
+# Ray gives way to all else on its machine: here that is the other process, which has less to do.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # A law holds on a busy machine too: no clock. What CI tries does not depend on chance.
 settings.register_profile(
@@ -34,18 +37,46 @@ settings.register_profile(
 settings.load_profile("heliograph")
 
 
+SHARED = ("ray_cluster", "server")
+"""What takes long to start: each is started by one of the two processes of `make test`."""
+
+
+@pytest.hookimpl(wrapper=True)  # pytest-xdist reads the groups in this hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """The tests that share something are a group, and so are the others of each file; a process
+    takes a group at a time. Ray comes first, for its tests take longest."""
+
+    def shared(item: pytest.Item) -> str | None:
+        return next((each for each in SHARED if each in getattr(item, "fixturenames", ())), None)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(shared(item) or item.path.stem))
+    items.sort(key=lambda item: [*SHARED, None].index(shared(item)))
+    yield
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """What files hold is no name: it is long, and gzip's has the time in it."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """Ray on 2 CPUs, quiet, with a short health check so that failures are seen quickly."""
     import ray
+    from ray._private.parameter import RayParams
 
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=1_000_000_000,
-        logging_level="ERROR",
-        log_to_driver=False,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        # Its agent wants one certain port, and takes no jobs where another Ray's has that.
+        any_port = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
+        patch.setattr(RayParams, "__init__", any_port)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            object_store_memory=1_000_000_000,
+            logging_level="ERROR",
+            log_to_driver=False,
+        )
     yield
     ray.shutdown()
 
