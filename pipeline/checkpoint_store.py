@@ -123,8 +123,10 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """The steps that have a finished checkpoint, ascending; its files are not checked here."""
-        steps = self._begun()
-        infos = self._files.get_file_info([f"{self._path(step)}/{CHECKSUMS}" for step in steps])
+        steps, before = self._begun(), None
+        while steps != before:  # else one that was pruned meanwhile may have a successor
+            infos = self._files.get_file_info([f"{self._path(step)}/{CHECKSUMS}" for step in steps])
+            before, steps = steps, self._begun()
         return [s for s, i in zip(steps, infos, strict=True) if i.type == pafs.FileType.File]
 
     def best(self, count: int | None = None) -> list[int]:
@@ -217,12 +219,13 @@ class CheckpointStore:
     def _search(self, bring: Callable[[int], Path | None]) -> Found:
         """The newest step that `bring` brings, past those that it finds damaged."""
         damaged: dict[int, str] = {}
-        for step in reversed(self._begun()):
+        begun = self._begun()
+        for step in reversed(begun):
             try:
                 folder = bring(step)
                 state = self._read(f"{_name(step)}/{STATE}")
             except (OSError, ValueError) as error:
-                if step not in self._begun():  # pruned while it was read: there are newer ones
+                if self._begun() != begun:  # it may have been pruned: there are newer ones
                     return self._search(bring)
                 if not self._is_damage(error):
                     raise

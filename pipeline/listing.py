@@ -3,16 +3,23 @@
 pyarrow looks twice: it opens a folder, and where that fails it looks whether the folder is there.
 One that is made between its two looks is FileNotFoundError, though a folder that is absent may be
 asked for; so is one that is deleted while it is read (issue 14, part 2: 2,253 of 664,018 looks).
+And it looks at each entry once it has read their names, and leaves out what is gone by then: of
+checkpoints that replace one another it may find none, though there always is one.
 """
 
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, PyFileSystem
+import os
+
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, LocalFileSystem, PyFileSystem
 
 LOOKS = 100
 """Each would have to meet another change of the folder itself: that many in a row are no chance."""
 
 
 def list_folder(files: FileSystem, path: str, *, recursive: bool = False) -> list[FileInfo]:
-    """Everything in a folder; nothing, where there is no such folder.
+    """What was in a folder at one moment; nothing, where there was no such folder.
+
+    What is gone when it is looked at is of type NotFound. Only where all is looked through, or the
+    storage is no local one, is it left out.
 
     Whatever reads a storage that another process writes to lists by this, and by nothing else.
 
@@ -26,10 +33,22 @@ def list_folder(files: FileSystem, path: str, *, recursive: bool = False) -> lis
     if isinstance(files, PyFileSystem):
         # What other processes wrote since is not in the listings that fsspec remembers.
         files.handler.fs.invalidate_cache()
-    selector = FileSelector(path, recursive=recursive, allow_not_found=True)
     for _ in range(LOOKS - 1):
         try:
-            return list(files.get_file_info(selector))
+            return _look(files, path, recursive)
         except FileNotFoundError:  # it came or went while it was looked at
             continue
-    return list(files.get_file_info(selector))
+    return _look(files, path, recursive)
+
+
+def _look(files: FileSystem, path: str, recursive: bool) -> list[FileInfo]:
+    """Raises FileNotFoundError when the folder came or went meanwhile."""
+    if recursive or not isinstance(files, LocalFileSystem):
+        return list(
+            files.get_file_info(FileSelector(path, allow_not_found=True, recursive=recursive))
+        )
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return []
+    return list(files.get_file_info([f"{path.rstrip('/')}/{name}" for name in names]))

@@ -95,7 +95,7 @@ def spools_below(location: str) -> Iterator[tuple[str, Spool]]:
 def names_in(files: FileSystem, folder: str) -> list[str]:
     """The whole files of a folder that `write_whole` filled, sorted."""
     found = list_folder(files, folder)
-    names = (entry.base_name for entry in found)
+    names = (entry.base_name for entry in found if entry.type == FileType.File)
     return sorted(name for name in names if name.endswith(SUFFIX) and not name.startswith("."))
 
 

@@ -11,14 +11,18 @@ DEADLINE = 180.0
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], said: Callable[[], object] = lambda: "") -> T:
+def wait_until(
+    condition: Callable[[], T], said: Callable[[], object] = lambda: "", pause: float = 0.02
+) -> T:
     """What the condition gives once that is true.
 
     Args:
         said: what to show when it never is.
+        pause: seconds between two looks; longer ones leave a condition that takes some work to find
+            out, and is waited for long, from taking a core.
     """
     deadline = time.monotonic() + DEADLINE
     while not (found := condition()):
         assert time.monotonic() < deadline, said() or "it did not happen"
-        time.sleep(0.02)
+        time.sleep(pause)
     return found

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import fsspec
@@ -45,9 +46,57 @@ def test_folders_that_come_and_go_are_there_or_not(coming_and_going: Path) -> No
     assert seen == {(), ("step-00000001",)}
 
 
+@pytest.fixture
+def replaced(tmp_path: Path) -> Iterator[Path]:
+    """A folder of one folder, or two, of which the older is deleted, until the test ends."""
+    folder, stop = tmp_path / "checkpoints", threading.Event()
+    (folder / "0").mkdir(parents=True)
+
+    def replace() -> None:
+        for number in count():
+            if stop.is_set():
+                break
+            (folder / str(number + 1)).mkdir()
+            (folder / str(number)).rmdir()
+
+    changes = threading.Thread(target=replace)
+    changes.start()
+    yield folder
+    stop.set()
+    changes.join()
+
+
+def test_of_folders_that_replace_one_another_there_always_is_one(replaced: Path) -> None:
+    """pyarrow's own listing leaves out the only one, when that is gone at its second look."""
+    files = LocalFiles()
+    newest = [
+        max(int(info.base_name) for info in list_folder(files, str(replaced)))
+        for _ in range(LISTINGS)
+    ]
+    assert newest == sorted(newest)
+    assert newest[0] < newest[-1]
+
+
 def test_a_store_that_is_read_while_its_folder_is_made(coming_and_going: Path) -> None:
     store = CheckpointStore(str(coming_and_going))
     assert {tuple(store.steps()) for _ in range(LISTINGS // 10)} == {()}  # none is finished
+
+
+def test_a_store_s_steps_are_those_of_one_moment(tmp_path: Path) -> None:
+    """The only checkpoint is replaced after the folder was listed."""
+    store, original = CheckpointStore(str(tmp_path)), CheckpointStore._begun
+    store.save(1, lambda folder: (folder / "state.json").touch())
+
+    def replaced_after(listed: CheckpointStore) -> list[int]:
+        begun = original(listed)
+        if begun == [1]:
+            CheckpointStore(str(tmp_path)).save(2, lambda folder: (folder / "state.json").touch())
+            shutil.rmtree(tmp_path / "step-00000001")
+        return begun
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CheckpointStore, "_begun", replaced_after)
+        assert store.steps() == [2]
 
 
 class Changing(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types

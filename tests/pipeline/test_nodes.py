@@ -131,7 +131,7 @@ class Job:
             assert not self.reached(before, workers=2), "there never was one"
             return False
 
-        self.until(killed)
+        self.until(killed, pause=0.0)
 
     def reached(self, step: int, workers: int) -> bool:
         """Whether so many workers, the newest ones, have taken the step."""
@@ -143,12 +143,12 @@ class Job:
         newest = sorted(folder_of(self.plan.folder).glob("*.node"))[-workers:]
         return {int(path.stem.partition("-")[2]): path.read_text() for path in newest}
 
-    def until(self, condition: Callable[[], Any]) -> Any:
+    def until(self, condition: Callable[[], Any], pause: float = 0.3) -> Any:
         def holds() -> Any:
             assert self.command.process.poll() is None, self.command.said()
             return condition()
 
-        return wait_until(holds, self.command.said)
+        return wait_until(holds, self.command.said, pause)
 
     def end(self) -> None:
         self.hold(float("inf"))
