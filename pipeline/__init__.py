@@ -68,62 +68,63 @@ Training
  61. pictures           curves and attention maps
  62. tracking_server    reaching MLflow, and waiting a while when it is away
  63. spool              metrics on disk while the server is away
- 64. metric_log         metrics by step: never waited for, never lost, never twice
- 65. node_monitor       what a node's CPU, memory, disk, network and GPU do, as metrics
- 66. events             what befell a run: restarts, failures, interruptions
- 67. event_log          brings the events into the run
- 68. track              one MLflow run per job: parameters, metrics, artifacts
- 69. sync               delivers what a job kept on disk while the server was away
- 70. node_watch         a monitor on every node, also on those that join later
- 71. progress           the line that says where training is
- 72. ballot             what all ranks must decide together, asked without waiting
- 73. telemetry          what a rank does, as Ray's metrics
- 74. worker             what a rank does at each step
- 75. loop               the training loop that every rank runs
- 76. feed               gives the workers their share of the steps that remain
- 77. reporter           says what befalls the workers
- 78. whole_starts       workers that have started, or leave nothing behind
- 79. train              Ray Train: places the workers and starts them again
+ 64. delivery           metrics into runs, each of them once
+ 65. metric_log         metrics by step: never waited for, never lost, never twice
+ 66. node_monitor       what a node's CPU, memory, disk, network and GPU do, as metrics
+ 67. events             what befell a run: restarts, failures, interruptions
+ 68. event_log          brings the events into the run
+ 69. track              one MLflow run per job: parameters, metrics, artifacts
+ 70. sync               delivers what a job kept on disk while the server was away
+ 71. node_watch         a monitor on every node, also on those that join later
+ 72. progress           the line that says where training is
+ 73. ballot             what all ranks must decide together, asked without waiting
+ 74. telemetry          what a rank does, as Ray's metrics
+ 75. worker             what a rank does at each step
+ 76. loop               the training loop that every rank runs
+ 77. feed               gives the workers their share of the steps that remain
+ 78. reporter           says what befalls the workers
+ 79. whole_starts       workers that have started, or leave nothing behind
+ 80. train              Ray Train: places the workers and starts them again
 
 The finished model
- 80. pyfunc             what MLflow runs of a registered model: code and data, no pickle
- 81. provenance         what a model was made from, kept with its version
- 82. markdown           text from elsewhere in a page: it stays text
- 83. model_card         what a version is, for whoever finds it
- 84. versions           a model folder as a version of a registered model
- 85. contender          a version, as the gate sees it
- 86. ledger             every decision about a model's champion, in one order
- 87. settling           the alias follows the ledger
- 88. pinned_sets        other evaluation sets, by name
- 89. report             a decision as a page
- 90. registry           models in and out, and who is challenger
- 91. decision           judged, reported, written, completed
- 92. promotion          who becomes champion, and the way back
- 93. notice             what a receiver is told of a new champion, and whether it is genuine
- 94. webhooks           who is told of new champions
- 95. lineage            from a version to its data, and from data to versions
- 96. marian             the Transformer as Hugging Face's MarianMT
- 97. export             a model in another form, checked before it is handed over
- 98. use                a finished model at work: score it, translate with it
- 99. translated_parts   the output of a long translation: parts, whole or absent
-100. translated_rows    all rows of a span, each with its translation or why there is none
-101. row_progress       the line that says how far a data set's translation is
-102. translate_dataset  a data set to a data set through Ray Data
-103. finish             what a finished training comes to, scored and registered
-104. job                the whole way, from a recipe to a registered model
+ 81. pyfunc             what MLflow runs of a registered model: code and data, no pickle
+ 82. provenance         what a model was made from, kept with its version
+ 83. markdown           text from elsewhere in a page: it stays text
+ 84. model_card         what a version is, for whoever finds it
+ 85. versions           a model folder as a version of a registered model
+ 86. contender          a version, as the gate sees it
+ 87. ledger             every decision about a model's champion, in one order
+ 88. settling           the alias follows the ledger
+ 89. pinned_sets        other evaluation sets, by name
+ 90. report             a decision as a page
+ 91. registry           models in and out, and who is challenger
+ 92. decision           judged, reported, written, completed
+ 93. promotion          who becomes champion, and the way back
+ 94. notice             what a receiver is told of a new champion, and whether it is genuine
+ 95. webhooks           who is told of new champions
+ 96. lineage            from a version to its data, and from data to versions
+ 97. marian             the Transformer as Hugging Face's MarianMT
+ 98. export             a model in another form, checked before it is handed over
+ 99. use                a finished model at work: score it, translate with it
+100. translated_parts   the output of a long translation: parts, whole or absent
+101. translated_rows    all rows of a span, each with its translation or why there is none
+102. row_progress       the line that says how far a data set's translation is
+103. translate_dataset  a data set to a data set through Ray Data
+104. finish             what a finished training comes to, scored and registered
+105. job                the whole way, from a recipe to a registered model
 
 A server of translations
-105. serve_limits       what one client may ask of it, and how much may wait
-106. serve_replica      one version of the model, and the requests that wait for it, together
-107. serve_requests     requests: read within bounds, checked, or refused
-108. serve_metrics      what it tells Prometheus
-109. serve_versions     the version in use, and the change to the next
-110. serve_answers      translations, attention, readiness
-111. serve_app          the interface, its description, and the pages for people
-112. serve_http         clients that are slow, many, or speak no HTTP
-113. serve              from MODEL to the last answer
-114. doctor_server      whether a tracking server does what a job needs
-115. doctor_node        what a node says of itself
-116. doctor_checks      what was found, judged
-117. doctor             what is wrong with a cluster, its storage and its tracking server
+106. serve_limits       what one client may ask of it, and how much may wait
+107. serve_replica      one version of the model, and the requests that wait for it, together
+108. serve_requests     requests: read within bounds, checked, or refused
+109. serve_metrics      what it tells Prometheus
+110. serve_versions     the version in use, and the change to the next
+111. serve_answers      translations, attention, readiness
+112. serve_app          the interface, its description, and the pages for people
+113. serve_http         clients that are slow, many, or speak no HTTP
+114. serve              from MODEL to the last answer
+115. doctor_server      whether a tracking server does what a job needs
+116. doctor_node        what a node says of itself
+117. doctor_checks      what was found, judged
+118. doctor             what is wrong with a cluster, its storage and its tracking server
 """

@@ -8,12 +8,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-
-from mlflow.entities import Metric
+from typing import TYPE_CHECKING
 
 from pipeline.errors import one_line
 from pipeline.spool import Measurement, Segment, Spool
-from pipeline.tracking_server import Client, open_client
+
+if TYPE_CHECKING:
+    from pipeline.delivery import Delivery
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,9 @@ class MetricLog:
     def _deliver(self) -> None:
         """Deliver all there is; in the courier's thread, as are the methods below."""
         if self._delivery is None:
-            self._delivery = Delivery(open_client(self._uri))
+            from pipeline.delivery import deliver_to  # MLflow: a second that no other rank needs
+
+            self._delivery = deliver_to(self._uri)
         while True:
             with self._order:
                 spool = self._opened_spool()
@@ -147,40 +150,6 @@ class MetricLog:
             if end > self._taken:
                 del self._memory[: end - self._taken]
                 self._taken = end
-
-
-class Delivery:
-    """Puts measurements into runs, those that a run does not hold yet.
-
-    A run's measurements come in order, so the newest step of each metric, which the server is
-    asked for, says what it holds. After an attempt that failed it is asked again: whether it took
-    effect is not known.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._held: dict[str, dict[str, int]] = {}
-
-    def send(self, segment: Segment) -> list[Measurement]:
-        """Returns those that were new to the run.
-
-        Raises:
-            Exception: whatever MLflow's transport raises; the segment has to be sent again.
-        """
-        run_id = segment.run_id
-        held = self._held.pop(run_id, None)
-        if held is None:
-            run = self._client.get_run(run_id)
-            # The public mapping holds values without their steps.
-            held = {metric.key: metric.step for metric in run.data._metric_objs}
-        fresh = []
-        for measurement in segment.measurements:
-            if measurement.step > held.get(measurement.key, -1):
-                held[measurement.key] = measurement.step
-                fresh.append(measurement)
-        self._client.log_batch(run_id, metrics=[Metric(*each) for each in fresh])
-        self._held[run_id] = held
-        return fresh
 
 
 class Courier:

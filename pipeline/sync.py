@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from pyarrow.fs import FileType
 
+from pipeline.delivery import deliver_to
 from pipeline.errors import one_line
 from pipeline.event_log import deliver_events
 from pipeline.events import read_events
 from pipeline.files import filesystem_of
 from pipeline.listing import list_folder
-from pipeline.metric_log import Delivery
 from pipeline.spool import spools_below
 from pipeline.tracking_server import TrackingServerError, is_away, open_client
 
@@ -74,7 +74,7 @@ def _sync_metrics(uri: str, folder: str, delivered: Delivered) -> None:
             segment = spool.read(name)
             if segment is None:
                 continue
-            delivery = delivery or Delivery(open_client(uri))
+            delivery = delivery or deliver_to(uri)
             fresh = delivery.send(segment)
             spool.remove(name)
             delivered.metrics += len(fresh)

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 
-from pipeline.metric_log import Delivery, MetricLog
+from pipeline.delivery import Delivery
+from pipeline.metric_log import MetricLog
 from pipeline.spool import Measurement, Segment, Spool
 from pipeline.tracking_server import open_client
 from tests import processes
@@ -74,7 +75,7 @@ def asking(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 
         return SimpleNamespace(get_run=noted(client.get_run), log_batch=noted(client.log_batch))
 
-    monkeypatch.setattr("pipeline.metric_log.open_client", opened)
+    monkeypatch.setattr("pipeline.delivery.open_client", opened)
     return threads
 
 
