@@ -90,11 +90,13 @@ def small_training(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def undisturbed(small_training: "TrainingPlan") -> "Undisturbed":
-    """One job for the whole test run, since a start of Ray Train takes twenty seconds."""
+def undisturbed(
+    small_training: "TrainingPlan", tmp_path_factory: pytest.TempPathFactory
+) -> "Undisturbed":
+    """What the same job comes to when nothing befalls it."""
     from tests.small_plan import train_undisturbed
 
-    return train_undisturbed(small_training)
+    return train_undisturbed(small_training, tmp_path_factory.mktemp("meeting"))
 
 
 @pytest.fixture

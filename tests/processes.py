@@ -6,15 +6,16 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-from torch.multiprocessing import start_processes
+from torch.multiprocessing import ProcessContext, start_processes
 
 PRELOADED = [
+    "pipeline.delivery",
     "pipeline.metric_log",
     "pipeline.node_monitor",
-    "pipeline.step",
+    "pipeline.loop",
     "tests.pipeline.saving",
 ]
-"""torch and MLflow among them, which a new interpreter takes seconds to load."""
+"""torch, Ray and MLflow among them, which a new interpreter takes seconds to load."""
 
 
 @cache
@@ -25,7 +26,17 @@ def context() -> ForkServerContext:
     return context
 
 
-def run_ranks(function: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:
-    """`function(rank, *arguments)` in so many processes at once; an error of theirs is raised."""
+def start_ranks(
+    function: Callable[..., None], arguments: tuple[Any, ...], count: int
+) -> ProcessContext:
+    """`function(rank, *arguments)` in so many processes at once. Whoever joins them is raised an
+    error of theirs."""
     context()
-    start_processes(function, arguments, nprocs=count, join=True, start_method="forkserver")
+    return start_processes(function, arguments, nprocs=count, join=False, start_method="forkserver")
+
+
+def run_ranks(function: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:
+    """The same to their end."""
+    started = start_ranks(function, arguments, count)
+    while not started.join():
+        pass

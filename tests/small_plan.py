@@ -17,8 +17,17 @@ from pipeline.progress import open_board
 from pipeline.tokenizer import train_tokenizer
 from pipeline.tracking_server import connect
 from pipeline.train import make_trainer
-from tests.recorded_job import Records, digest, pairs_of, recorded_loop, records
+from tests.local_ranks import LocalWorker, train_locally
+from tests.recorded_job import (
+    RecordedWorker,
+    Records,
+    digest,
+    pairs_of,
+    recorded_loop,
+    records,
+)
 from tests.scraper import Scraper, scraping
+from tests.waiting import wait_until
 
 PAIRS = 600
 STEPS = 110
@@ -74,6 +83,10 @@ def weights(plan: TrainingPlan) -> str:
     return digest(load_file(f"{plan.folder}/checkpoints/step-{newest:08d}/model.safetensors"))
 
 
+class LocalRecordedWorker(LocalWorker, RecordedWorker):
+    """A local rank that writes down what each step took and left."""
+
+
 def train_recorded(plan: TrainingPlan, workers: int, max_failures: int) -> None:
     """To the plan's end; the workers write down what each step took and left."""
     placement = Placement(workers, use_gpu=False, cpus_per_worker=1 / workers)
@@ -94,11 +107,18 @@ class Undisturbed:
     exported: Scraper
 
 
-def train_undisturbed(plan: TrainingPlan) -> Undisturbed:
-    """On two workers."""
+def train_undisturbed(plan: TrainingPlan, folder: Path) -> Undisturbed:
+    """On two ranks, without Ray Train, which has no part in what they come to."""
     whole = job(plan, "undisturbed")
     with scraping() as scraper:
-        train_recorded(whole, workers=2, max_failures=0)
+
+        def is_exported() -> bool:
+            return list(scraper.of("ray_heliograph_steps_total").values()) == [STEPS, STEPS]
+
+        def look() -> None:
+            wait_until(is_exported, lambda: scraper.of("ray_heliograph_steps_total"))
+
+        train_locally(whole, 2, folder, LocalRecordedWorker, look)
     return Undisturbed(plan, records(whole.folder), losses(whole), weights(whole), scraper)
 
 

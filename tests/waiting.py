@@ -7,12 +7,17 @@ from typing import TypeVar
 
 DEADLINE = 180.0
 """Seconds for anything that is waited for: a busy machine has all the time that it needs."""
+LONG = 3 * DEADLINE
+"""For what takes minutes itself: whole jobs, and clusters of hosts."""
 
 T = TypeVar("T")
 
 
 def wait_until(
-    condition: Callable[[], T], said: Callable[[], object] = lambda: "", pause: float = 0.02
+    condition: Callable[[], T],
+    said: Callable[[], object] = lambda: "",
+    pause: float = 0.02,
+    seconds: float = DEADLINE,
 ) -> T:
     """What the condition gives once that is true.
 
@@ -20,8 +25,9 @@ def wait_until(
         said: what to show when it never is.
         pause: seconds between two looks; longer ones leave a condition that takes some work to find
             out, and is waited for long, from taking a core.
+        seconds: DEADLINE or LONG.
     """
-    deadline = time.monotonic() + DEADLINE
+    deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, said() or "it did not happen"
         time.sleep(pause)

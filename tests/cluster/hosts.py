@@ -10,13 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
+
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,11 +112,12 @@ class Host:
             ],
             environment,
         )
-        deadline = time.monotonic() + 180
-        while "Ray runtime started" not in self.log.read_text():
+
+        def runs() -> bool:
             assert ray.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.1)
+            return "Ray runtime started" in self.log.read_text()
+
+        wait_until(runs, self.log.read_text, pause=0.1)
 
     @property
     def log(self) -> Path:

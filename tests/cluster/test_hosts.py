@@ -14,12 +14,13 @@ from pipeline.events import read_events
 from tests.cluster.hosts import Cluster, Host, ray_cluster, what_is_missing
 from tests.recorded_job import Records, digest, folder_of, pairs_of, records
 from tests.small_job import small_recipe
+from tests.waiting import LONG, wait_until
 
 STEPS = 160
 MISSING = what_is_missing()
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(4 * LONG),
     pytest.mark.skipif(MISSING is not None, reason=f"no hosts can be made here: {MISSING}"),
 ]
 
@@ -76,15 +77,15 @@ class Job:
         (host,) = (each for each in self.cluster.workers if newest in each.processes())
         return host
 
-    def until(self, condition: Callable[[], Any], seconds: float = 300.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
+    def until(self, condition: Callable[[], Any]) -> None:
+        def holds() -> Any:
             assert self.process.poll() is None, self.cluster.head.log.read_text()
-            assert time.monotonic() < deadline, self.cluster.head.log.read_text()
-            time.sleep(0.05)
+            return condition()
+
+        wait_until(holds, self.cluster.head.log.read_text, pause=0.05, seconds=LONG)
 
     def end(self) -> None:
-        assert self.process.wait(600) == 0, self.cluster.head.log.read_text()
+        assert self.process.wait(LONG) == 0, self.cluster.head.log.read_text()
 
     def seconds_to_a_new_step(self, meanwhile: Callable[[], Any]) -> float:
         started, newest = time.monotonic(), max(self.records())

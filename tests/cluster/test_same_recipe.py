@@ -4,7 +4,6 @@ import contextlib
 import os
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ import pytest
 
 from tests.recorded_job import Records, pairs_of, records
 from tests.small_job import ROOT, Command, small_recipe
+from tests.waiting import DEADLINE, LONG, wait_until
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(4 * LONG)]
 
 SUBMIT = """
 import sys
@@ -74,18 +74,20 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
             ],
             env=environment, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while "Ray runtime started" not in (folder / "log").read_text():
-        assert ray.poll() is None, (folder / "log").read_text()
-        assert time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.2)
+    said = (folder / "log").read_text
+
+    def runs() -> bool:
+        assert ray.poll() is None, said()
+        return "Ray runtime started" in said()
+
+    wait_until(runs, said, pause=0.2)
     family = [*ray.children(recursive=True), ray]
     yield Head(f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
     family += [each for each in ray.children(recursive=True) if each not in family]
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(family, timeout=20)
+    psutil.wait_procs(family, timeout=DEADLINE)
 
 
 def steps_of(folder: Path) -> Records:
@@ -117,7 +119,7 @@ def test_the_step_list_is_the_same_wherever_the_recipe_runs(head: Head, tmp_path
             environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         # The storage is the recipe's: a folder of the one that the command is given in.
         command = Command([*words, f"storage={folder}/storage"], folder, environment)
-        assert command.process.wait(200) == 0, command.said()
+        assert command.process.wait(LONG) == 0, command.said()
         lists[name] = pairs_of(steps_of(folder))
     assert sorted(lists["here"]) == list(range(1, 13))
     assert lists["joined"] == lists["here"]

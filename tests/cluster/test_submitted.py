@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 from tests.cluster.hosts import ROOT, Cluster, Host, ray_cluster, what_is_missing
 from tests.small_job import small_recipe
 from tests.tracking_server import SENDS_NOTICES
+from tests.waiting import DEADLINE, LONG, wait_until
 
 STEPS = 1200
 SECONDS_WITHOUT_NETWORK = 45
@@ -29,7 +30,7 @@ MISSING = what_is_missing()
 
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.timeout(1800),
+    pytest.mark.timeout(8 * LONG),
     pytest.mark.skipif(MISSING is not None, reason=f"no hosts can be made here: {MISSING}"),
 ]
 
@@ -63,7 +64,7 @@ class Desk:
     def heliograph(self, *words: str) -> tuple[int, str]:
         """A command to its end: its exit code, and its standard output."""
         command = self.start(*words)
-        return command.process.wait(600), command.said()
+        return command.process.wait(LONG), command.said()
 
 
 class Command:
@@ -74,13 +75,15 @@ class Command:
         """On its standard output, so far."""
         return self._out.read_text()
 
-    def until(self, condition: Callable[[], Any], seconds: float = 600.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            told = self.said() + self._host.log.read_text()
-            assert self.process.poll() is None, told
-            assert time.monotonic() < deadline, told
-            time.sleep(0.2)
+    def until(self, condition: Callable[[], Any]) -> None:
+        def told() -> str:
+            return self.said() + self._host.log.read_text()
+
+        def holds() -> Any:
+            assert self.process.poll() is None, told()
+            return condition()
+
+        wait_until(holds, told, pause=0.2, seconds=LONG)
 
     def interrupt(self) -> None:
         """Ctrl-C, without a terminal that could be asked."""
@@ -103,11 +106,12 @@ def tracking(cluster: Cluster) -> str:
     words += ["--allowed-hosts", f"{host.address}:5000"]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     server = host.run([sys.executable, *words], quiet | SENDS_NOTICES)
-    deadline = time.monotonic() + 240
-    while "Application startup complete" not in host.log.read_text():
+
+    def runs() -> bool:
         assert server.poll() is None, host.log.read_text()
-        assert time.monotonic() < deadline, host.log.read_text()
-        time.sleep(0.2)
+        return "Application startup complete" in host.log.read_text()
+
+    wait_until(runs, host.log.read_text, pause=0.2)
     return f"http://{host.address}:5000"
 
 
@@ -155,7 +159,7 @@ def test_training_is_followed_to_its_end(desk: Desk, store: MlflowClient) -> Non
     assert re.fullmatch(r"submitted-[0-9a-f]{10}-1", job)
     assert desk.heliograph("submit", "train", "recipe.yaml", "cluster.max_failures=1")[0] == 2
     first.interrupt()
-    assert first.process.wait(60) == 130
+    assert first.process.wait(DEADLINE) == 130
     assert f"job {job} runs on" in desk.host.log.read_text()
     assert desk.heliograph("stop", job) == (0, f"job {job} has ended: STOPPED\n")
     assert desk.heliograph("logs", job, "--follow")[0] == 130
@@ -173,14 +177,13 @@ def test_training_is_followed_to_its_end(desk: Desk, store: MlflowClient) -> Non
     desk.host.cut_off()
     newest = len(steps(store))
     desk.cluster.add()
-    while len(steps(store)) < newest + 40:
-        assert time.monotonic() < cut + 300, desk.cluster.head.log.read_text()
-        time.sleep(0.2)
+    log = desk.cluster.head.log
+    wait_until(lambda: len(steps(store)) >= newest + 40, log.read_text, pause=0.2, seconds=LONG)
     print(f"from the cut to 40 new steps: {time.monotonic() - cut:.1f} s")
     time.sleep(max(0.0, cut + SECONDS_WITHOUT_NETWORK - time.monotonic()))
     desk.host.reconnect()
-    assert second.process.wait(1200) == 0, second.said() + desk.host.log.read_text()
-    assert again.process.wait(60) == 0
+    assert second.process.wait(2 * LONG) == 0, second.said() + desk.host.log.read_text()
+    assert again.process.wait(DEADLINE) == 0
     job = jobs_named_in(desk)[-1]
     assert job.endswith("-2")
     assert desk.heliograph("logs", job) == (0, second.said())

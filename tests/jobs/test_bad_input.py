@@ -1,7 +1,6 @@
 """Every mistake: exit code 2, one clear message, before what takes long is loaded, no traceback,
 and nothing written."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.jobs.conftest import Finished, run_command
+from tests.jobs.conftest import Forked, run_command
 
-Command = Callable[..., Finished]
+Command = Callable[..., Forked]
 
 TRAIN = ("train", "recipe.yaml")
 
@@ -79,9 +78,16 @@ def test_a_mistake_is_answered_at_once(mistake: str, heliograph: Command, folder
     assert done.loaded == set()
 
 
-def test_what_is_loaded_is_seen(folder: Path) -> None:
+def test_what_is_loaded_is_seen(heliograph: Command) -> None:
     """Else the tests above could not fail."""
-    assert run_command([sys.executable, "-c", "import ray"], folder).loaded == {"ray"}
+    assert heliograph(module="ray").loaded == {"ray"}
+
+
+def test_a_new_interpreter_says_the_same(heliograph: Command, folder: Path) -> None:
+    """The tests above are of forks."""
+    words = (*TRAIN, "model.widht=4")
+    fork, new = heliograph(*words), run_command(["-m", "jobs.cli", *words], folder)
+    assert (new.exit_code, new.stdout, new.stderr) == (fork.exit_code, fork.stdout, fork.stderr)
 
 
 def test_promoting_nothing_writes_nothing(heliograph: Command, folder: Path) -> None:

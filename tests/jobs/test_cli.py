@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from jobs.submit import VERBS
-from tests.jobs.conftest import ROOT, Finished
+from tests.jobs.conftest import ROOT, Forked
 
-Command = Callable[..., Finished]
+Command = Callable[..., Forked]
 
 
 @pytest.mark.parametrize("verb", [*VERBS, "submit"])

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from jobs.command import application
 from jobs.doctor import doctor
-from tests.jobs.conftest import Finished
+from tests.jobs.conftest import Forked
 from tests.tracking_server import Door
 
 
@@ -31,7 +31,7 @@ def test_exit_codes(
     assert "→ start it, or correct MLFLOW_TRACKING_URI" in done.stdout
 
 
-def test_a_mistake_in_the_recipe(heliograph: Callable[..., Finished]) -> None:
+def test_a_mistake_in_the_recipe(heliograph: Callable[..., Forked]) -> None:
     done = heliograph("doctor", "recipe.yaml", "cluster.workerz=2")
     assert done.exit_code == 2
     assert "workers" in done.stderr

@@ -87,19 +87,25 @@ def logged_steps(folder: Path) -> list[int]:
     return [metric.step for metric in history]
 
 
-def test_its_death_leaves_no_process_behind_and_an_interrupt_a_checkpoint(
+def test_while_training_a_checkpoint_is_taken(
     train: Callable[..., Command], tmp_path: Path
 ) -> None:
-    command = train()
-    while_it_runs(lambda: [*tmp_path.glob("storage/corpora/*/manifest.json")], command)
-    family = command.family()
-    command.kill()
     command = train()
     while_it_runs(lambda: re.search(r"step \d+", command.said()), command)
     assert_ends_cleanly(command)
     (step,) = checkpoints(tmp_path)
     assert logged_steps(tmp_path) == list(range(1, step + 1))
     assert the_run(tmp_path).info.status == "KILLED"
+
+
+@pytest.mark.faults
+def test_killed_while_the_data_are_prepared_it_leaves_no_process_behind(
+    train: Callable[..., Command], tmp_path: Path
+) -> None:
+    command = train()
+    while_it_runs(lambda: [*tmp_path.glob("storage/corpora/*/manifest.json")], command)
+    family = command.family()
+    command.kill()
     assert_all_end(family)
 
 

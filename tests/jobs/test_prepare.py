@@ -1,14 +1,19 @@
-"""`heliograph prepare` as a user runs it."""
+"""`heliograph prepare`, on a Ray that runs."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from jobs.command import application
+from jobs.prepare import prepare
 from pipeline.grammar import pairs
-from tests.jobs.conftest import Finished
 
 
-def test_prepare_says_what_it_wrote(heliograph: Callable[..., Finished], tmp_path: Path) -> None:
+@pytest.mark.usefixtures("ray_cluster")
+def test_prepare_says_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     lines = [json.dumps({"source": s, "target": t}) for s, t in pairs("train")[:200]]
     (tmp_path / "pairs.jsonl").write_text("\n".join([*lines, "{}"]), encoding="utf-8")
     (tmp_path / "recipe.yaml").write_text(
@@ -17,7 +22,7 @@ def test_prepare_says_what_it_wrote(heliograph: Callable[..., Finished], tmp_pat
         "tokenizer: {vocabulary_size: 400}\n"
         "train: {epochs: 1}\n"
     )
-    done = heliograph("prepare", "recipe.yaml", "--json")
+    done = CliRunner().invoke(application(prepare), ["recipe.yaml", "--json"])
     assert done.exit_code == 0, done.stderr
     (corpus,) = json.loads(done.stdout.splitlines()[-1])["corpora"]
     assert corpus["pairs"] == 200

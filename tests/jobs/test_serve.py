@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.jobs.conftest import Finished
+from tests.jobs.conftest import Forked
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from tests.jobs.conftest import Finished
     ],
 )
 def test_a_mistake_is_answered_at_once(
-    words: tuple[str, ...], message: str, heliograph: Callable[..., Finished]
+    words: tuple[str, ...], message: str, heliograph: Callable[..., Forked]
 ) -> None:
     done = heliograph("serve", *words)
     assert (done.exit_code, done.stdout) == (2, "")

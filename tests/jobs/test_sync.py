@@ -1,7 +1,6 @@
 """`heliograph sync`: what waits on disk arrives, also when the job has long ended."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,8 @@ def job_folder(folder: Path) -> Path:
 
 
 def sync(folder: Path, uri: str, *words: str) -> Finished:
-    command = ["env", f"MLFLOW_TRACKING_URI={uri}", sys.executable]
-    command += ["-m", "jobs.sync", "recipe.yaml", *words]
-    return run_command(command, folder)
+    tracked = {"MLFLOW_TRACKING_URI": uri}
+    return run_command(["-m", "jobs.sync", "recipe.yaml", *words], folder, tracked)
 
 
 def leave_metrics(door: Door, job: Path, run_id: str) -> None:

@@ -2,7 +2,8 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -12,27 +13,42 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow.fs import FileSelector, FSSpecHandler, PyFileSystem
 from pyarrow.fs import LocalFileSystem as LocalFiles
 
-from pipeline.checkpoint_store import CheckpointStore
+from pipeline.checkpoint_store import STATE, CheckpointStore
 from pipeline.listing import LOOKS, list_folder
+from pipeline.training_state import TrainingState
 
 LISTINGS = 20_000
 
 
+@contextmanager
+def meanwhile(change: Callable[[], None]) -> Iterator[None]:
+    """Another thread makes the change again and again."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.is_set():
+            change()
+
+    changes = threading.Thread(target=repeat)
+    changes.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        changes.join()
+
+
 @pytest.fixture
 def coming_and_going(tmp_path: Path) -> Iterator[Path]:
-    """A folder of one folder that is made and deleted again and again, until the test ends."""
-    folder, stop = tmp_path / "checkpoints", threading.Event()
+    """A folder of one folder that is made and deleted, until the test ends."""
+    folder = tmp_path / "checkpoints"
 
     def come_and_go() -> None:
-        while not stop.is_set():
-            (folder / "step-00000001").mkdir(parents=True)
-            shutil.rmtree(folder)
+        (folder / "step-00000001").mkdir(parents=True)
+        shutil.rmtree(folder)
 
-    changes = threading.Thread(target=come_and_go)
-    changes.start()
-    yield folder
-    stop.set()
-    changes.join()
+    with meanwhile(come_and_go):
+        yield folder
 
 
 def test_folders_that_come_and_go_are_there_or_not(coming_and_going: Path) -> None:
@@ -49,21 +65,16 @@ def test_folders_that_come_and_go_are_there_or_not(coming_and_going: Path) -> No
 @pytest.fixture
 def replaced(tmp_path: Path) -> Iterator[Path]:
     """A folder of one folder, or two, of which the older is deleted, until the test ends."""
-    folder, stop = tmp_path / "checkpoints", threading.Event()
+    folder, numbers = tmp_path / "checkpoints", count()
     (folder / "0").mkdir(parents=True)
 
     def replace() -> None:
-        for number in count():
-            if stop.is_set():
-                break
-            (folder / str(number + 1)).mkdir()
-            (folder / str(number)).rmdir()
+        number = next(numbers)
+        (folder / str(number + 1)).mkdir()
+        (folder / str(number)).rmdir()
 
-    changes = threading.Thread(target=replace)
-    changes.start()
-    yield folder
-    stop.set()
-    changes.join()
+    with meanwhile(replace):
+        yield folder
 
 
 def test_of_folders_that_replace_one_another_there_always_is_one(replaced: Path) -> None:
@@ -82,21 +93,35 @@ def test_a_store_that_is_read_while_its_folder_is_made(coming_and_going: Path) -
     assert {tuple(store.steps()) for _ in range(LISTINGS // 10)} == {()}  # none is finished
 
 
-def test_a_store_s_steps_are_those_of_one_moment(tmp_path: Path) -> None:
-    """The only checkpoint is replaced after the folder was listed."""
+@pytest.fixture
+def replaced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CheckpointStore:
+    """Whose only checkpoint, of step 1, is replaced right after the folder was listed."""
     store, original = CheckpointStore(str(tmp_path)), CheckpointStore._begun
-    store.save(1, lambda folder: (folder / "state.json").touch())
+    state = TrainingState().to_json()
+
+    def save(step: int) -> None:
+        store.save(step, lambda folder: (folder / STATE).write_text(state) and None)
 
     def replaced_after(listed: CheckpointStore) -> list[int]:
         begun = original(listed)
         if begun == [1]:
-            CheckpointStore(str(tmp_path)).save(2, lambda folder: (folder / "state.json").touch())
+            monkeypatch.setattr(CheckpointStore, "_begun", original)
+            save(2)
             shutil.rmtree(tmp_path / "step-00000001")
         return begun
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CheckpointStore, "_begun", replaced_after)
-        assert store.steps() == [2]
+    save(1)
+    monkeypatch.setattr(CheckpointStore, "_begun", replaced_after)
+    return store
+
+
+def test_a_store_s_steps_are_those_of_one_moment(replaced_once: CheckpointStore) -> None:
+    assert replaced_once.steps() == [2]
+
+
+def test_what_was_replaced_meanwhile_is_not_damaged(replaced_once: CheckpointStore) -> None:
+    found = replaced_once.newest()
+    assert (found.step, found.damaged) == (2, {})
 
 
 class Changing(FSSpecHandler):  # type: ignore[misc]  # pyarrow has no types

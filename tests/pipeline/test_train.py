@@ -29,6 +29,7 @@ from pipeline.tracking_server import connect
 from pipeline.train import SECONDS_TO_START, train
 from pipeline.training_state import TrainingState
 from pipeline.worker import Worker
+from tests.local_ranks import train_locally
 from tests.small_plan import job, weights
 from tests.tracking_server import Door
 from tests.waiting import wait_until
@@ -88,12 +89,17 @@ def test_a_job_in_two_starts_is_the_job_in_one(plan: TrainingPlan, whole: Traini
 
 
 def test_training_stops_when_validation_gets_no_better_and_scores_the_average(
-    plan: TrainingPlan,
+    plan: TrainingPlan, tmp_path: Path
 ) -> None:
-    patient = replace(plan, validation=recipe.Validation(every_steps=2, sentences=4, patience=2))
     # At this rate nothing is learned, so no validation is better than the first.
+    changes = {"learning_rate": 1e-12, "steps": 100}
     averaged = {"average_checkpoints": 2, "keep_checkpoints": 2}
-    state = run(patient, workers=1, learning_rate=1e-12, steps=100, **averaged)
+    patient = replace(
+        plan,
+        train=plan.train.model_copy(update=changes | averaged),
+        validation=recipe.Validation(every_steps=2, sentences=4, patience=2),
+    )
+    state = train_locally(patient, 2, tmp_path)
     assert state.step == 6
     assert state.best is not None
     assert state.best.step == 2
