@@ -16,6 +16,8 @@ import yaml
 from dockerfile_parse import DockerfileParser
 from packaging.requirements import Requirement
 
+from tests.waiting import DEADLINE, LONG
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = ["Dockerfile", "deploy/tracking/Dockerfile"]
 PINNED = dict(
@@ -117,7 +119,7 @@ def test_what_is_copied_is_enough_to_install_and_run(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "pip", "install", *words, str(folder)],
         check=True,
-        timeout=240,
+        timeout=LONG,
     )
     help_text = subprocess.run(
         [sys.executable, "-c", "from jobs.cli import main; main()", "train", "--help"],
@@ -126,7 +128,7 @@ def test_what_is_copied_is_enough_to_install_and_run(tmp_path: Path) -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=DEADLINE,
     ).stdout
     assert "RECIPE" in help_text
     assert (tmp_path / "site/jobs/train.py").is_file()
