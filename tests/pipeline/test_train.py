@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from torch.multiprocessing import ProcessRaisedException
 
 import pipeline.loop
 from pipeline import recipe
@@ -190,16 +191,26 @@ def test_an_interrupt_waits_for_a_step_that_takes_long(
     assert logged_steps(plan) == list(range(1, step + 1))
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_soon_the_end(plan: TrainingPlan) -> None:
-    with pytest.raises(
-        JobStopped,
-        match=r"gradient of step \d+ is (nan|inf), and 3 steps in a row .*pairs of \d+ source",
-    ):
-        run(plan, workers=1, max_failures=0, learning_rate=1e30, steps=50, max_skipped_steps=2)
+EXPLODES = {"learning_rate": 1e30, "steps": 50, "max_skipped_steps": 2}
+EXPLODED = r"gradient of step \d+ is (nan|inf), and 3 steps in a row .*pairs of \d+ source"
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_soon_the_end(
+    plan: TrainingPlan, tmp_path: Path
+) -> None:
+    exploding = replace(plan, train=plan.train.model_copy(update=EXPLODES))
+    with pytest.raises(ProcessRaisedException, match=rf"JobStopped: the {EXPLODED}"):
+        train_locally(exploding, 1, tmp_path)
     sync_job(plan.tracking_uri, plan.folder)  # as the job does at its end
     client = connect(plan.tracking_uri)
     skipped = client.get_metric_history(plan.run_id, "train/skipped_steps")
     assert max(metric.value for metric in skipped) == 2  # the third ended it
+
+
+@pytest.mark.faults
+def test_what_starting_again_would_not_mend_ends_the_job(plan: TrainingPlan) -> None:
+    with pytest.raises(JobStopped, match=EXPLODED):
+        run(plan, workers=1, max_failures=0, **EXPLODES)
     kinds = [event.kind for event in read_events(plan.events)]
     assert set(kinds) <= {"failure"}
 
