@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow.fs import FileSelector, FSSpecHandler, PyFileSystem
 from pyarrow.fs import LocalFileSystem as LocalFiles
 
-from pipeline.checkpoint_store import STATE, CheckpointStore
+from pipeline.checkpoint_store import CHECKSUMS, STATE, CheckpointStore
 from pipeline.listing import LOOKS, list_folder
 from pipeline.training_state import TrainingState
 
@@ -93,9 +93,12 @@ def test_a_store_that_is_read_while_its_folder_is_made(coming_and_going: Path) -
     assert {tuple(store.steps()) for _ in range(LISTINGS // 10)} == {()}  # none is finished
 
 
-@pytest.fixture
-def replaced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CheckpointStore:
-    """Whose only checkpoint, of step 1, is replaced right after the folder was listed."""
+@pytest.fixture(params=["gone", "half deleted"])
+def replaced_once(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> CheckpointStore:
+    """Whose only checkpoint, of step 1, is replaced right after the folder was listed. An object
+    store deletes file by file, the seal first: for a moment the folder is still there."""
     store, original = CheckpointStore(str(tmp_path)), CheckpointStore._begun
     state = TrainingState().to_json()
 
@@ -107,7 +110,10 @@ def replaced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoint
         if begun == [1]:
             monkeypatch.setattr(CheckpointStore, "_begun", original)
             save(2)
-            shutil.rmtree(tmp_path / "step-00000001")
+            if request.param == "gone":
+                shutil.rmtree(tmp_path / "step-00000001")
+            else:
+                (tmp_path / "step-00000001" / CHECKSUMS).unlink()
         return begun
 
     save(1)
