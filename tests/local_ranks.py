@@ -13,6 +13,7 @@ import ray
 import torch.distributed as dist
 from ray import cloudpickle
 from ray.train.v2._internal.execution.train_fn_utils import LocalTrainFnUtils, set_train_fn_utils
+from torch.multiprocessing import start_processes
 
 import pipeline.loop
 from pipeline.loop import training_loop
@@ -23,7 +24,6 @@ from pipeline.progress import open_board
 from pipeline.tokenizer import Tokenizer
 from pipeline.training_state import TrainingState
 from pipeline.worker import Worker
-from tests import processes
 from tests.waiting import LONG, wait_until
 
 
@@ -51,7 +51,10 @@ def train_locally(
         torch.multiprocessing.ProcessRaisedException: a rank failed; its traceback is the message.
     """
     address, board = ray.get_runtime_context().gcs_address, cloudpickle.dumps(open_board())
-    started = processes.start_ranks(_train, (plan, ranks, folder, worker, address, board), ranks)
+    arguments = (plan, ranks, folder, worker, address, board)
+    # Interpreters of their own, not forks: two with the same "random" ids (see tests/processes.py)
+    # that connect at one moment are ended by Ray: "Seal() called on an object without a reference".
+    started = start_processes(_train, arguments, ranks, join=False, start_method="spawn")
 
     def have_trained() -> bool:
         started.join(timeout=0.05)  # raises what a rank has

@@ -1,4 +1,7 @@
-"""Processes of the tests' own: forked from one that has imported what they need, once."""
+"""Processes of the tests' own: forked from one that has imported what they need, once.
+
+Not for what connects to Ray: forks of one that has imported ray.data draw the same "random" ids.
+"""
 
 from collections.abc import Callable
 from functools import cache
@@ -6,13 +9,13 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
 from typing import Any
 
-from torch.multiprocessing import ProcessContext, start_processes
+from torch.multiprocessing import start_processes
 
 PRELOADED = [
     "pipeline.delivery",
     "pipeline.metric_log",
     "pipeline.node_monitor",
-    "pipeline.loop",
+    "pipeline.step",
     "tests.pipeline.saving",
 ]
 """torch, Ray and MLflow among them, which a new interpreter takes seconds to load."""
@@ -26,17 +29,11 @@ def context() -> ForkServerContext:
     return context
 
 
-def start_ranks(
-    function: Callable[..., None], arguments: tuple[Any, ...], count: int
-) -> ProcessContext:
-    """`function(rank, *arguments)` in so many processes at once. Whoever joins them is raised an
-    error of theirs."""
-    context()
-    return start_processes(function, arguments, nprocs=count, join=False, start_method="forkserver")
-
-
 def run_ranks(function: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:
-    """The same to their end."""
-    started = start_ranks(function, arguments, count)
-    while not started.join():
-        pass
+    """`function(rank, *arguments)` in so many processes at once, to their end.
+
+    Raises:
+        torch.multiprocessing.ProcessRaisedException: one failed; its traceback is the message.
+    """
+    context()
+    start_processes(function, arguments, nprocs=count, start_method="forkserver")

@@ -13,10 +13,11 @@ SECONDS = 2.0
 
 
 class Scraper(threading.Thread):
-    """Keeps what the nodes' endpoints of Ray export, as Prometheus would."""
+    """Keeps what the nodes' endpoints of Ray export, as Prometheus would; of one job alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: str) -> None:
         super().__init__(daemon=True)
+        self.label = f'job_name="{job}"'
         self.series: dict[str, float] = {}
         self.ended = threading.Event()
 
@@ -40,7 +41,8 @@ class Scraper(threading.Thread):
         for line in text.splitlines():
             if not line.startswith("#"):
                 series, _, value = line.rpartition(" ")
-                self.series[series] = float(value)
+                if 'job_name="' not in series or self.label in series:
+                    self.series[series] = float(value)
 
     def names(self) -> set[str]:
         return {series.partition("{")[0] for series in self.series}
@@ -55,9 +57,11 @@ class Scraper(threading.Thread):
 
 
 @contextmanager
-def scraping() -> Iterator[Scraper]:
-    scraper = Scraper()
+def scraping(job: str) -> Iterator[Scraper]:
+    scraper = Scraper(job)
     scraper.start()
-    yield scraper
-    scraper.ended.set()
-    scraper.join(DEADLINE)
+    try:
+        yield scraper
+    finally:
+        scraper.ended.set()
+        scraper.join(DEADLINE)

@@ -110,7 +110,7 @@ class Undisturbed:
 def train_undisturbed(plan: TrainingPlan, folder: Path) -> Undisturbed:
     """On two ranks, without Ray Train, which has no part in what they come to."""
     whole = job(plan, "undisturbed")
-    with scraping() as scraper:
+    with scraping(Path(whole.folder).name) as scraper:
 
         def is_exported() -> bool:
             return list(scraper.of("ray_heliograph_steps_total").values()) == [STEPS, STEPS]
