@@ -50,7 +50,7 @@ def any_server(
         server.kill()
 
 
-def promote_when_told(version: int, rounds: Sequence[int], meeting: Path) -> None:
+def promote_when_told(name: str, version: int, rounds: Sequence[int], meeting: Path) -> None:
     """What each promoter does: a round begins for all at once, and ends with its answer."""
     rules: list[AnyRule] = [
         Size(megabytes=100), Size(megabytes=0.001), Better(margin=0, p=1), Better(margin=0)
@@ -60,7 +60,7 @@ def promote_when_told(version: int, rounds: Sequence[int], meeting: Path) -> Non
         while not (meeting / f"go-{number}").exists():
             time.sleep(0.005)
         force = "a test" if kind == EACH_IS_FORCED else None
-        decision = promote("crowded", version, [rules[kind]], force=force)
+        decision = promote(name, version, [rules[kind]], force=force)
         answer = meeting / f"answer-{number}-{version}"
         answer.write_text(json.dumps([decision.number, decision.promoted]))
         answer.rename(meeting / f"done-{number}-{version}")
@@ -68,12 +68,12 @@ def promote_when_told(version: int, rounds: Sequence[int], meeting: Path) -> Non
 
 @contextmanager
 def promoters(
-    versions: Iterable[int], rounds: Sequence[int], meeting: Path
+    name: str, versions: Iterable[int], rounds: Sequence[int], meeting: Path
 ) -> Iterator[list[BaseProcess]]:
     """Forked, because eight new processes take as many times some seconds to import MLflow."""
     context = multiprocessing.get_context("fork")
     started = [
-        context.Process(target=promote_when_told, args=(version, rounds, meeting))
+        context.Process(target=promote_when_told, args=(name, version, rounds, meeting))
         for version in versions
     ]
     try:
@@ -117,7 +117,8 @@ def test_promoters_that_come_all_at_once(
     """Each promotes a version of its own: two are as good as each other, and better than the two
     before."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", any_server.url)
-    store = Store(tmp_path, "crowded")
+    name = f"crowded-{len(rounds)}"  # a server holds both
+    store = Store(tmp_path, name)
     for known in qualities:
         store.register_like(make_model(1, known=known), 2)
     bleu = {version: store.bleu(version) for version in range(1, 2 * len(qualities) + 1)}
@@ -125,13 +126,13 @@ def test_promoters_that_come_all_at_once(
     meeting = tmp_path / "meeting"
     meeting.mkdir()
     own = 0
-    with promoters(bleu, rounds, meeting) as started:
+    with promoters(name, bleu, rounds, meeting) as started:
         for number, kind in enumerate(rounds):
             wait_for_all(meeting, f"ready-{number}", started)
             only_better = kind in (BETTER_PASSES, CLEARLY_BETTER_PASSES)
             if only_better:  # begin with the worst
-                own += promote("crowded", 1, force="to begin with").number is not None
-            known = len(history("crowded"))
+                own += promote(name, 1, force="to begin with").number is not None
+            known = len(history(name))
             (meeting / f"go-{number}").touch()
             wait_for_all(meeting, f"done-{number}", started)
             records = store.check_consistency(known)
@@ -142,17 +143,17 @@ def test_promoters_that_come_all_at_once(
     told = [json.loads(answer.read_text()) for answer in meeting.glob("done-*")]
     assert len(told) == len(bleu) * len(rounds)
     decided = [number for number, _ in told if number is not None]
-    records = {record.number: record for record in history("crowded")}
+    records = {record.number: record for record in history(name)}
     assert len(set(decided)) == len(decided)
     assert len(records) == len(decided) + own, "none is lost"
     assert len(decided) >= len(told) - len(rounds), "at most one a round was champion already"
     for number, promoted in told:
         assert number is None or records[number].promoted == promoted
-    ledger = find_ledger(store.client, "crowded")
+    ledger = find_ledger(store.client, name)
     assert ledger is not None
     assert ledger.read().pending == []
-    titles = [each.name for each in store.client.search_experiments() if "crowded:" in each.name]
-    assert titles == ["crowded: champions"]
+    titles = [each.name for each in store.client.search_experiments() if f"{name}:" in each.name]
+    assert titles == [f"{name}: champions"]
 
 
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.faults)])
