@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,9 +20,11 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
     FAKE_HEAD_NODE_TYPE,
     FakeMultiNodeProvider,
 )
+from ray.exceptions import RpcError
 
 from pipeline.cluster import GROWS_TO
 from tests.small_job import Command, small_recipe
+from tests.waiting import LONG, wait_until
 
 ROOT = Path(__file__).parents[2]
 IDLE_SECONDS = 6
@@ -109,7 +111,10 @@ class GrowingCluster:
                 if attempt.connect_ex((host, int(port))):
                     return -1
             self._gcs = GcsClient(address=self.address)
-        nodes = self._gcs.get_all_node_info(timeout=30).values()
+        try:
+            nodes = self._gcs.get_all_node_info(timeout=30).values()
+        except RpcError:  # of a machine that is slow
+            return -1
         return sum(node.state == 0 for node in nodes) - 1  # 0 is ALIVE
 
     def end(self) -> None:
@@ -132,18 +137,10 @@ def cluster() -> Iterator[GrowingCluster]:
     with TemporaryDirectory(prefix="grows-") as folder:
         cluster = GrowingCluster(Path(folder))
         try:
-            until(lambda: cluster.workers() == 0, 120)
+            wait_until(lambda: cluster.workers() == 0, seconds=LONG)
             yield cluster
         finally:
             cluster.end()
-
-
-def until(condition: Callable[[], bool], seconds: float) -> float:
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() < started + seconds
-        time.sleep(0.5)
-    return time.monotonic() - started
 
 
 @pytest.mark.faults
@@ -170,15 +167,16 @@ def test_it_grows_for_a_job_and_shrinks_after_it(cluster: GrowingCluster, tmp_pa
     try:
         while command.process.poll() is None:
             size = cluster.workers()
-            if not sizes or sizes[-1][1] != size:
+            if size >= 0 and (not sizes or sizes[-1][1] != size):
                 sizes.append((time.monotonic() - started, size))
-            assert time.monotonic() < started + 400, command.said()
+            assert time.monotonic() < started + LONG, command.said()
             time.sleep(0.5)
         assert command.process.wait() == 0, command.said()
     finally:
         command.kill()
     ended = time.monotonic()
-    seconds = until(lambda: cluster.workers() == 0, 120)
+    wait_until(lambda: cluster.workers() == 0, seconds=LONG)
+    seconds = time.monotonic() - ended
     result = json.loads(command.said().splitlines()[-1])
     assert result["steps"] == 4
     assert sizes[0][1] == 0
