@@ -58,10 +58,13 @@ def fake_config(port: int) -> dict[str, Any]:
         "head_node_type": FAKE_HEAD_NODE_TYPE,
         "available_node_types": types,
         # An external provider has no defaults, and Ray's monitor ends without these keys.
-        **dict.fromkeys(["file_mounts", "auth"], {}),
-        **dict.fromkeys(["cluster_synced_files", "initialization_commands"], []),
-        **dict.fromkeys(["setup_commands", "head_setup_commands", "worker_setup_commands"], []),
-        **dict.fromkeys(["head_start_ray_commands", "worker_start_ray_commands"], []),
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "worker_setup_commands": [],
+        "head_start_ray_commands": [],
+        "worker_start_ray_commands": [],
     }
 
 
