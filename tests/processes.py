@@ -1,12 +1,17 @@
 """Processes of the tests' own: forked from one that has imported what they need, once.
 
+Forks of the tests' own process will not do: its libraries' threads are not in them, and one in
+some hundreds ended by "double free or corruption".
+
 Not for what connects to Ray: forks of one that has imported ray.data draw the same "random" ids.
 """
 
+import os
 from collections.abc import Callable
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from torch.multiprocessing import start_processes
@@ -15,6 +20,7 @@ PRELOADED = [
     "pipeline.delivery",
     "pipeline.metric_log",
     "pipeline.node_monitor",
+    "pipeline.promotion",
     "pipeline.step",
     "tests.pipeline.saving",
 ]
@@ -27,6 +33,23 @@ def context() -> ForkServerContext:
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     return context
+
+
+def start_here(function: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """`function(*arguments)` in a process with the variables that this one has now."""
+    process = context().Process(
+        target=_with_variables, args=(dict(os.environ), function, *arguments)
+    )
+    process.start()
+    return process
+
+
+def _with_variables(
+    variables: dict[str, str], function: Callable[..., None], *arguments: Any
+) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
+    function(*arguments)
 
 
 def run_ranks(function: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:

@@ -1,7 +1,6 @@
 """Promoters that come all at once, and servers that are lost: SQLite and PostgreSQL behind them."""
 
 import json
-import multiprocessing
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pipeline.ledger import find_ledger
 from pipeline.promotion import history, promote
 from pipeline.rules import AnyRule, Better, Size
 from pipeline.tracking_server import TrackingServerError, patiently
+from tests import processes
 from tests.pipeline.conftest import MakeModel
 from tests.pipeline.model_store import Store
 from tests.tracking_server import MlflowServer, open_door
@@ -70,15 +70,10 @@ def promote_when_told(name: str, version: int, rounds: Sequence[int], meeting: P
 def promoters(
     name: str, versions: Iterable[int], rounds: Sequence[int], meeting: Path
 ) -> Iterator[list[BaseProcess]]:
-    """Forked, because eight new processes take as many times some seconds to import MLflow."""
-    context = multiprocessing.get_context("fork")
-    started = [
-        context.Process(target=promote_when_told, args=(name, version, rounds, meeting))
-        for version in versions
-    ]
+    started = []
     try:
-        for promoter in started:
-            promoter.start()
+        for version in versions:
+            started.append(processes.start_here(promote_when_told, name, version, rounds, meeting))
         yield started
     finally:
         for promoter in started:

@@ -1,10 +1,10 @@
 """Promoters that are killed at any write."""
 
-import multiprocessing
 import os
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from pipeline.promotion import history, promote, rollback
 from pipeline.tracking_server import PatientClient
+from tests import processes
 from tests.pipeline.conftest import MakeModel
 from tests.pipeline.model_store import Store
 
@@ -41,15 +42,14 @@ def die_before_write(number: int, count: Path) -> None:
             setattr(MlflowClient, name, guarded(method))
 
 
+def work_until(number: int, count: Path, work: Callable[[], Any]) -> None:
+    die_before_write(number, count)
+    work()
+
+
 def in_a_process_that_dies(work: Callable[[], Any], number: int, count: Path) -> bool:
-    """Whether it was killed; forked, because a new process takes seconds to import MLflow."""
-
-    def run() -> None:
-        die_before_write(number, count)
-        work()
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
+    """Whether it was killed."""
+    process = processes.start_here(work_until, number, count, work)
     process.join()
     assert process.exitcode in (0, -signal.SIGKILL), "see its traceback"
     return process.exitcode != 0
@@ -96,24 +96,25 @@ def at_every_write(
 def test_a_first_promotion_killed_at_any_write(
     at_every_write: Callable[..., list[int | None]],
 ) -> None:
-    found = at_every_write(lambda: promote("tiny", version=2), [])
+    found = at_every_write(partial(promote, "tiny", version=2), [])
     moved = found.index(2)
     assert found == [None] * moved + [2] * (len(found) - moved)
     assert 0 < moved < len(found) - 2, "some of the writes come before the decision, some after"
 
 
 def test_a_promotion_killed_at_any_write(at_every_write: Callable[..., list[int | None]]) -> None:
-    found = at_every_write(lambda: promote("tiny", version=2, force="a test"), [1])
+    found = at_every_write(partial(promote, "tiny", version=2, force="a test"), [1])
     moved = found.index(2)
     assert found == [1] * moved + [2] * (len(found) - moved)
 
 
+def back() -> None:
+    if len(history("tiny")) < 3:
+        rollback("tiny")
+
+
 @pytest.mark.faults
 def test_a_rollback_killed_at_any_write(at_every_write: Callable[..., list[int | None]]) -> None:
-    def back() -> None:
-        if len(history("tiny")) < 3:
-            rollback("tiny")
-
     found = at_every_write(back, [1, 2])
     moved = found.index(1)
     assert found == [2] * moved + [1] * (len(found) - moved)
