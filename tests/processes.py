@@ -1,7 +1,7 @@
 """Processes of the tests' own: forked from one that has imported what they need, once.
 
-Forks of the tests' own process will not do: its libraries' threads are not in them, and one in
-some hundreds ended by "double free or corruption".
+Forks of the tests' own process will not do: its libraries' threads are not in them, and one was
+seen to end by "double free or corruption".
 
 Not for what connects to Ray: forks of one that has imported ray.data draw the same "random" ids.
 """
@@ -58,5 +58,5 @@ def run_ranks(function: Callable[..., None], arguments: tuple[Any, ...], count: 
     Raises:
         torch.multiprocessing.ProcessRaisedException: one failed; its traceback is the message.
     """
-    context()
+    context()  # so that the forkserver that it starts has imported PRELOADED
     start_processes(function, arguments, nprocs=count, start_method="forkserver")

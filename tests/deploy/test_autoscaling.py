@@ -145,14 +145,14 @@ def cluster() -> Iterator[GrowingCluster]:
     with TemporaryDirectory(prefix="grows-") as folder:
         cluster = GrowingCluster(Path(folder))
         try:
-            wait_until(lambda: cluster.workers() == 0, seconds=LONG)
+            wait_until(lambda: cluster.workers() == 0, pause=0.5, seconds=LONG)
             yield cluster
         finally:
             cluster.end()
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(4 * LONG)  # it waits for three things
 def test_it_grows_for_a_job_and_shrinks_after_it(cluster: GrowingCluster, tmp_path: Path) -> None:
     """Workers and data tasks on the machines that their labels name; the head has no CPU."""
     recipe = small_recipe(
@@ -183,7 +183,7 @@ def test_it_grows_for_a_job_and_shrinks_after_it(cluster: GrowingCluster, tmp_pa
     finally:
         command.kill()
     ended = time.monotonic()
-    wait_until(lambda: cluster.workers() == 0, seconds=LONG)
+    wait_until(lambda: cluster.workers() == 0, pause=0.5, seconds=LONG)
     seconds = time.monotonic() - ended
     result = json.loads(command.said().splitlines()[-1])
     assert result["steps"] == 4
