@@ -6,6 +6,7 @@ A verb is a function decorated with `command`. It parses, calls the pipeline and
 
 import functools
 import inspect
+import io
 import json
 import logging
 import os
@@ -88,16 +89,26 @@ def command(verb: Callable[..., Answer]) -> Callable[..., None]:
             code, message = describe(error)
             _report(message if debug or code != FAILED else f"{message} {_HINT}", debug)
             raise typer.Exit(code) from None
-        if answer.text:
-            print(answer.text, flush=True)
-        if as_json:
-            print(json.dumps(answer.result, ensure_ascii=False), flush=True)
+        _print(answer, as_json)
         raise typer.Exit(answer.exit_code)
 
     added = [option for option in _OPTIONS if option.name not in own]
     parameters = [*signature.parameters.values(), *added]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
+
+
+def _print(answer: Answer, as_json: bool) -> None:
+    """On any terminal: what its encoding lacks is escaped, in JSON as JSON does it."""
+    if sys.stdout is None:  # whoever started the command has closed it
+        return
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if answer.text:
+        print(answer.text, flush=True)
+    if as_json:
+        is_unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        print(json.dumps(answer.result, ensure_ascii=not is_unicode), flush=True)
 
 
 @contextmanager
@@ -177,7 +188,7 @@ def protect_local_ray() -> None:
     Ray listens on all interfaces and runs what it is sent. Left to itself it keeps a token in the
     home folder, and every later `ray start` there would demand that one.
     """
-    if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+    if not os.environ.get("RAY_ADDRESS") and "RAY_AUTH_MODE" not in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 

@@ -15,36 +15,43 @@ def prepare(recipe: RecipePath, overrides: Overrides = None) -> Answer:
     are the same either way.
     """
     loaded = load_recipe(recipe, overrides)
-    from pipeline.source import check_data
+    from pipeline.source import check_data, describe
 
     check_data(loaded.data)
     from pipeline.cluster import start_ray
     from pipeline.prepare import prepare as run
+    from pipeline.tracking_server import say
 
     start_ray()
     prepared = run(loaded, tokenize=True)
+    for told in prepared.told:
+        say(told)
     assert prepared.tokens is not None
     corpora: list[dict[str, Any]] = [
         {
-            "location": text.identity["location"],
+            "location": describe(location),
             "pairs": text.rows,
             "dropped": text.dropped,
             "digest": text.digest,
             "folder": tokens.folder,
             "tokens": tokens.identity,
         }
-        for text, tokens in zip(prepared.texts.corpora, prepared.tokens.corpora, strict=True)
+        for text, tokens, (location, _, _) in zip(
+            prepared.texts.corpora,
+            prepared.tokens.corpora,
+            loaded.data.ingredients,
+            strict=True,
+        )
     ]
     result = {"corpora": corpora, "tokenizer": prepared.tokenizer}
     return Answer("\n".join(_describe(corpus) for corpus in corpora), result)
 
 
 def _describe(corpus: dict[str, Any]) -> str:
-    location, tokens, dropped = corpus["location"], corpus["tokens"], corpus["dropped"]
-    name = ", ".join(location) if isinstance(location, list) else str(location)
+    tokens, dropped = corpus["tokens"], corpus["dropped"]
     lost = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count)
     return (
-        f"{name}: {corpus['pairs']} pairs"
+        f"{corpus['location']}: {corpus['pairs']} pairs"
         + (f" (dropped: {lost})" if lost else "")
         + f", {tokens['source_tokens']} source and {tokens['target_tokens']} target tokens in "
         + f"{corpus['folder']}, sha256 {tokens['sha256'][:12]}"

@@ -1,10 +1,11 @@
 """`heliograph translate MODEL`: standard input to standard output, or a data set to a data set."""
 
+import io
 import sys
 from collections.abc import Iterator, Sequence
 from queue import Queue
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
 
 import typer
 
@@ -97,7 +98,11 @@ def translate(
             model, location, output_folder, source, split, engine, decoding, bulk
         )
         return Answer(describe_done(done), done)
-    with _lines(sys.stdin, "r") as lines_in, _lines(sys.stdout, "w") as lines_out:
+    # Either may have been closed by whoever starts the command: then Python has None there.
+    if sys.stdout is None:
+        raise RequestError("standard output is closed: there is nowhere to write translations to")
+    lines_in = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
+    with _lines(sys.stdout) as lines_out:
         count = translate_stream(model, lines_in, lines_out, engine, decoding)
         return Answer("", {"sentences": count})
 
@@ -110,14 +115,14 @@ def describe_done(done: dict[str, Any]) -> str:
     )
 
 
-def _lines(stream: TextIO, mode: Literal["r", "w"]) -> TextIO:
+def _lines(stream: TextIO) -> TextIO:
     """Lines that end in \\n alone, on every platform: other separators are part of a sentence."""
-    return open(stream.fileno(), mode, encoding="utf-8", newline="\n", closefd=False)
+    return open(stream.fileno(), "w", encoding="utf-8", newline="\n", closefd=False)
 
 
 def translate_stream(
     model: str,
-    source: TextIO,
+    source: BinaryIO,
     target: TextIO,
     engine: Engine = "torch",
     decoding: Sequence[str] = (),
@@ -148,14 +153,14 @@ def _best(translator: "RunsModel", lines: list[str], settings: Decoding) -> list
     return [translations[0].text if translations else "" for translations in found]
 
 
-def waiting_lines(stream: TextIO, at_most: int = 1024) -> Iterator[list[str]]:
+def waiting_lines(stream: BinaryIO, at_most: int = 1024) -> Iterator[list[str]]:
     """All lines that have come in, up to a number, as soon as there is one.
 
     A thread reads, so that a program that writes one line and waits for its translation gets it,
     while a file is translated in large batches.
 
     Raises:
-        RequestError: the stream is not UTF-8.
+        RequestError: a line is not UTF-8; those before it have been given.
     """
     queue: Queue[str | Exception | None] = Queue(at_most)
     Thread(target=_read_into, args=(stream, queue), daemon=True).start()
@@ -164,26 +169,24 @@ def waiting_lines(stream: TextIO, at_most: int = 1024) -> Iterator[list[str]]:
         lines: list[str] = []
         while len(lines) < at_most and (not lines or not queue.empty()):
             line = queue.get()
-            if isinstance(line, Exception):
-                raise line
-            if line is None:
+            if not isinstance(line, str):
                 end = True
                 break
             lines.append(line)
         if lines:
             yield lines
+        if end and isinstance(line, Exception):
+            raise line
 
 
-def _read_into(stream: TextIO, queue: "Queue[str | Exception | None]") -> None:
-    count = 0
-    try:
-        for line in stream:
-            queue.put(line.rstrip("\r\n"))
-            count += 1
-    except UnicodeDecodeError as error:
-        queue.put(RequestError(f"standard input is not UTF-8 after line {count}: {error.reason}"))
-    else:
-        queue.put(None)
+def _read_into(stream: BinaryIO, queue: "Queue[str | Exception | None]") -> None:
+    for number, line in enumerate(stream, 1):
+        try:
+            queue.put(line.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            queue.put(RequestError(f"line {number} of standard input is not UTF-8: {error.reason}"))
+            return
+    queue.put(None)
 
 
 if __name__ == "__main__":

@@ -38,93 +38,97 @@ From a data set to micro-batches
  33. sampling           other tokens for the same text, as the seed draws them
  34. windows            the step list: which pairs make which optimizer step
  35. tokens             a corpus' token ids: encoded now, or read where they were prepared
- 36. prepare            from a recipe to what training reads
- 37. portions           a window's steps as rows, dealt to the ranks
- 38. batches            what a worker eats: checked steps of padded micro-batches
- 39. stream             all windows of all epochs as one Ray Dataset
+ 36. budget             whether pairs fit into micro-batches, and a step into a window
+ 37. prepare            from a recipe to what training reads
+ 38. portions           a window's steps as rows, dealt to the ranks
+ 39. batches            what a worker eats: checked steps of padded micro-batches
+ 40. stream             all windows of all epochs as one Ray Dataset
 
 Training
- 40. training_state     where training stands, besides weights and moments
- 41. stopwatch          where a rank's time goes, by phase
- 42. step               one optimizer step, and what its loss means on any number of workers
- 43. model_folder       a model on disk: sizes, weights and tokenizer
- 44. folders            folders on storage that are whole or absent
- 45. fence              which of a job's starts may write to its storage
- 46. checkpoint_store   a job's checkpoints; a damaged one falls back to the one before
- 47. checkpoint         what a checkpoint holds
- 48. background         checkpoints written while training goes on
- 49. plan               what the driver decides and every worker follows
- 50. prefix             what a translation has to begin with, as a constraint on its tokens
- 51. translate          sentences → sentences, with a model folder
- 52. exports            a model folder's exports for faster engines, sealed by checksums
- 53. conversion         the Transformer in CTranslate2's form
- 54. fast_engine        CTranslate2: the same search, several times as fast
- 55. engines            what runs a model: torch, or CTranslate2
- 56. evaluate           BLEU and chrF with their signatures
- 57. significance       whether a difference is more than luck
- 58. behaviour          what a score hides: lost numbers, loops, what a typing error does
- 59. gate               rules in, verdicts with their figures out
- 60. validate           loss and BLEU on the validation set, shared out over the ranks
- 61. pictures           curves and attention maps
- 62. tracking_server    reaching MLflow, and waiting a while when it is away
- 63. spool              metrics on disk while the server is away
- 64. delivery           metrics into runs, each of them once
- 65. metric_log         metrics by step: never waited for, never lost, never twice
- 66. node_monitor       what a node's CPU, memory, disk, network and GPU do, as metrics
- 67. events             what befell a run: restarts, failures, interruptions
- 68. event_log          brings the events into the run
- 69. track              one MLflow run per job: parameters, metrics, artifacts
- 70. sync               delivers what a job kept on disk while the server was away
- 71. node_watch         a monitor on every node, also on those that join later
- 72. progress           the line that says where training is
- 73. ballot             what all ranks must decide together, asked without waiting
- 74. telemetry          what a rank does, as Ray's metrics
- 75. worker             what a rank does at each step
- 76. loop               the training loop that every rank runs
- 77. feed               gives the workers their share of the steps that remain
- 78. reporter           says what befalls the workers
- 79. whole_starts       workers that have started, or leave nothing behind
- 80. train              Ray Train: places the workers and starts them again
+ 41. training_state     where training stands, besides weights and moments
+ 42. stopwatch          where a rank's time goes, by phase
+ 43. step               one optimizer step, and what its loss means on any number of workers
+ 44. model_folder       a model on disk: sizes, weights and tokenizer
+ 45. folders            folders on storage that are whole or absent
+ 46. fence              which of a job's starts may write to its storage
+ 47. checkpoint_store   a job's checkpoints; a damaged one falls back to the one before
+ 48. checkpoint         what a checkpoint holds
+ 49. background         checkpoints written while training goes on
+ 50. plan               what the driver decides and every worker follows
+ 51. prefix             what a translation has to begin with, as a constraint on its tokens
+ 52. translate          sentences → sentences, with a model folder
+ 53. exports            a model folder's exports for faster engines, sealed by checksums
+ 54. conversion         the Transformer in CTranslate2's form
+ 55. fast_engine        CTranslate2: the same search, several times as fast
+ 56. engines            what runs a model: torch, or CTranslate2
+ 57. evaluate           BLEU and chrF with their signatures
+ 58. significance       whether a difference is more than luck
+ 59. behaviour          what a score hides: lost numbers, loops, what a typing error does
+ 60. gate               rules in, verdicts with their figures out
+ 61. validate           loss and BLEU on the validation set, shared out over the ranks
+ 62. pictures           curves and attention maps
+ 63. tracking_server    reaching MLflow, and waiting a while when it is away
+ 64. for_people         pictures and pages: none of them is worth a job
+ 65. spool              metrics on disk while the server is away
+ 66. averaging          the mean of the last checkpoints: of which, and whether it is done
+ 67. delivery           metrics into runs, each of them once
+ 68. metric_log         metrics by step: never waited for, never lost, never twice
+ 69. node_monitor       what a node's CPU, memory, disk, network and GPU do, as metrics
+ 70. events             what befell a run: restarts, failures, interruptions
+ 71. event_log          brings the events into the run
+ 72. track              one MLflow run per job: parameters, metrics, artifacts
+ 73. sync               delivers what a job kept on disk while the server was away
+ 74. node_watch         a monitor on every node, also on those that join later
+ 75. progress           the line that says where training is
+ 76. ballot             what all ranks must decide together, asked without waiting
+ 77. telemetry          what a rank does, as Ray's metrics
+ 78. worker             what a rank does at each step
+ 79. loop               the training loop that every rank runs
+ 80. feed               gives the workers their share of the steps that remain
+ 81. reporter           says what befalls the workers
+ 82. whole_starts       workers that have started, or leave nothing behind
+ 83. train              Ray Train: places the workers and starts them again
 
 The finished model
- 81. pyfunc             what MLflow runs of a registered model: code and data, no pickle
- 82. provenance         what a model was made from, kept with its version
- 83. markdown           text from elsewhere in a page: it stays text
- 84. model_card         what a version is, for whoever finds it
- 85. versions           a model folder as a version of a registered model
- 86. contender          a version, as the gate sees it
- 87. ledger             every decision about a model's champion, in one order
- 88. settling           the alias follows the ledger
- 89. pinned_sets        other evaluation sets, by name
- 90. report             a decision as a page
- 91. registry           models in and out, and who is challenger
- 92. decision           judged, reported, written, completed
- 93. promotion          who becomes champion, and the way back
- 94. notice             what a receiver is told of a new champion, and whether it is genuine
- 95. webhooks           who is told of new champions
- 96. lineage            from a version to its data, and from data to versions
- 97. marian             the Transformer as Hugging Face's MarianMT
- 98. export             a model in another form, checked before it is handed over
- 99. use                a finished model at work: score it, translate with it
-100. translated_parts   the output of a long translation: parts, whole or absent
-101. translated_rows    all rows of a span, each with its translation or why there is none
-102. row_progress       the line that says how far a data set's translation is
-103. translate_dataset  a data set to a data set through Ray Data
-104. finish             what a finished training comes to, scored and registered
-105. job                the whole way, from a recipe to a registered model
+ 84. pyfunc             what MLflow runs of a registered model: code and data, no pickle
+ 85. provenance         what a model was made from, kept with its version
+ 86. markdown           text from elsewhere in a page: it stays text
+ 87. model_card         what a version is, for whoever finds it
+ 88. versions           a model folder as a version of a registered model
+ 89. contender          a version, as the gate sees it
+ 90. ledger             every decision about a model's champion, in one order
+ 91. settling           the alias follows the ledger
+ 92. pinned_sets        other evaluation sets, by name
+ 93. report             a decision as a page
+ 94. registry           models in and out, and who is challenger
+ 95. decision           judged, reported, written, completed
+ 96. promotion          who becomes champion, and the way back
+ 97. notice             what a receiver is told of a new champion, and whether it is genuine
+ 98. webhooks           who is told of new champions
+ 99. lineage            from a version to its data, and from data to versions
+100. marian             the Transformer as Hugging Face's MarianMT
+101. export             a model in another form, checked before it is handed over
+102. use                a finished model at work: score it, translate with it
+103. translated_parts   the output of a long translation: parts, whole or absent
+104. translated_rows    all rows of a span, each with its translation or why there is none
+105. row_progress       the line that says how far a data set's translation is
+106. translate_dataset  a data set to a data set through Ray Data
+107. finish             what a finished training comes to, scored and registered
+108. job_data           what a job was begun with: other data are another job
+109. job                the whole way, from a recipe to a registered model
 
 A server of translations
-106. serve_limits       what one client may ask of it, and how much may wait
-107. serve_replica      one version of the model, and the requests that wait for it, together
-108. serve_requests     requests: read within bounds, checked, or refused
-109. serve_metrics      what it tells Prometheus
-110. serve_versions     the version in use, and the change to the next
-111. serve_answers      translations, attention, readiness
-112. serve_app          the interface, its description, and the pages for people
-113. serve_http         clients that are slow, many, or speak no HTTP
-114. serve              from MODEL to the last answer
-115. doctor_server      whether a tracking server does what a job needs
-116. doctor_node        what a node says of itself
-117. doctor_checks      what was found, judged
-118. doctor             what is wrong with a cluster, its storage and its tracking server
+110. serve_limits       what one client may ask of it, and how much may wait
+111. serve_replica      one version of the model, and the requests that wait for it, together
+112. serve_requests     requests: read within bounds, checked, or refused
+113. serve_metrics      what it tells Prometheus
+114. serve_versions     the version in use, and the change to the next
+115. serve_answers      translations, attention, readiness
+116. serve_app          the interface, its description, and the pages for people
+117. serve_http         clients that are slow, many, or speak no HTTP
+118. serve              from MODEL to the last answer
+119. doctor_server      whether a tracking server does what a job needs
+120. doctor_node        what a node says of itself
+121. doctor_checks      what was found, judged
+122. doctor             what is wrong with a cluster, its storage and its tracking server
 """

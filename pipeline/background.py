@@ -21,10 +21,12 @@ class BackgroundSaver:
     Args:
         store: where to; no one else saves to it.
         keep_newest: how many of the newest checkpoints stay.
-        keep_best: how many of the best by validation BLEU stay besides.
+        keep_best: how many of the best by validation stay besides.
         damaged: steps of checkpoints that were passed over when training began here. They do not
             count as kept, and are deleted once a new one is saved.
         check: raises if this process may not write any more; called before it does.
+        is_scheduled: whether the checkpoint of a step counts among the newest. One that was taken
+            for another reason displaces none that the average needs.
     """
 
     def __init__(
@@ -34,8 +36,9 @@ class BackgroundSaver:
         keep_best: int,
         damaged: Collection[int] = (),
         check: Callable[[], None] = lambda: None,
+        is_scheduled: Callable[[int], bool] = lambda _: True,
     ) -> None:
-        self._check = check
+        self._check, self._is_scheduled = check, is_scheduled
         self._store, self._keep_newest, self._keep_best = store, keep_newest, keep_best
         self._damaged = set(damaged)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -89,5 +92,8 @@ class BackgroundSaver:
         self._store.save(step, write)
         self._check()
         self._damaged.discard(step)
-        self._store.prune(self._keep_newest, self._store.best(self._keep_best), self._damaged)
+        sound = [each for each in self._store.steps() if each not in self._damaged]
+        scheduled = [each for each in sound if self._is_scheduled(each)]
+        also = {*self._store.best(self._keep_best), *scheduled[-self._keep_newest :]}
+        self._store.prune(self._keep_newest, also, self._damaged)
         self._damaged.clear()

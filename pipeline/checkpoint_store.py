@@ -11,6 +11,7 @@ must fall back to the one before.
 import hashlib
 import json
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
@@ -130,10 +131,10 @@ class CheckpointStore:
         return [s for s, i in zip(steps, infos, strict=True) if i.type == pafs.FileType.File]
 
     def best(self, count: int | None = None) -> list[int]:
-        """The steps of the best checkpoints by validation BLEU, best first, of equals the earlier.
-        None: of all of them.
+        """The steps of the best checkpoints by their validations, best first, of equals the
+        earlier. None: of all of them.
 
-        Those that were taken without a validation are not among them.
+        Those that were taken without a validation, or whose loss is no number, are not among them.
         """
         scores = []
         for step in self.steps():
@@ -141,8 +142,9 @@ class CheckpointStore:
                 validation = TrainingState.from_json(self._read(f"{_name(step)}/{STATE}")).latest
             except (FileNotFoundError, ValueError):
                 continue  # damaged: `newest` says so when it matters
-            if validation is not None and validation.step == step:
-                scores.append((-validation.bleu, step))
+            if validation is None or validation.step != step or not math.isfinite(validation.loss):
+                continue
+            scores.append((-validation.score, step))
         return [step for _, step in sorted(scores)[:count]]
 
     def prune(

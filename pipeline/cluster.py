@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ import ray
 import yaml
 
 from pipeline.errors import RequestError, one_line
-from pipeline.placement import Nodes
+from pipeline.placement import Nodes, ray_address
 
 GROWS_TO = "HELIOGRAPH_CLUSTER"
 """The variable that names, on every node of a cluster that grows by itself, the file that says how
 far: cluster.yaml. Ray's autoscaler knows it, and tells nobody."""
+SECONDS_TO_CONNECT = 10.0
+"""To a cluster's head, which does nothing else first."""
 
 
 def start_ray(lasting_retries: bool = False) -> None:
@@ -35,7 +38,8 @@ def start_ray(lasting_retries: bool = False) -> None:
     if lasting_retries:
         os.environ.setdefault("RAY_task_actor_unavailable_retry_delay_base_ms", "2000")
         os.environ.setdefault("RAY_task_actor_unavailable_retry_max_delay_ms", "30000")
-    address = os.environ.get("RAY_ADDRESS", "local")
+    address = ray_address() or "local"
+    _check_answers(address)
     started: Future[None] = Future()
     terminate = signal.getsignal(signal.SIGTERM)
 
@@ -60,6 +64,24 @@ def start_ray(lasting_retries: bool = False) -> None:
             signal.signal(signal.SIGTERM, terminate)  # Ray has put a handler there that aborts
 
 
+def _check_answers(address: str) -> None:
+    """Ray itself tries for a minute, and ends the process where nobody is.
+
+    Raises:
+        RequestError: nobody listens there.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():  # local, auto, or what Ray has words for itself
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
+    except OSError as error:
+        raise RequestError(
+            f"RAY_ADDRESS {address!r}: nobody answers there ({one_line(error)}); start Ray on the "
+            "head, correct the address, or unset it to run on this machine"
+        ) from error
+
+
 def capacity() -> list[Nodes]:
     """The nodes that the cluster has or, where it grows by itself, can have.
 
@@ -68,7 +90,7 @@ def capacity() -> list[Nodes]:
     """
     if path := os.environ.get(GROWS_TO):
         return _nodes_to_come(path)
-    here = "RAY_ADDRESS" not in os.environ
+    here = ray_address() is None
     return [
         Nodes(
             1,

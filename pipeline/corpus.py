@@ -257,12 +257,23 @@ def _check_losses(seen: int, dropped: dict[str, int], max_share: float, location
     if not seen:
         raise RequestError(f"{describe(location)} is empty: it has no rows")
     if lost == seen:
-        raise RequestError(f"{describe(location)}: none of {seen} pairs can be used: {reasons}")
+        raise RequestError(
+            f"{describe(location)}: none of {seen} pairs can be used: {reasons}{_hint(dropped)}"
+        )
     if lost > max_share * seen:
         raise RequestError(
             f"{describe(location)}: {lost} of {seen} pairs cannot be used ({reasons}), a share of "
-            f"{lost / seen:.3f}; data.max_dropped_share allows {max_share}"
+            f"{lost / seen:.3f}; data.max_dropped_share allows {max_share}{_hint(dropped)}"
         )
+
+
+def _hint(dropped: dict[str, int]) -> str:
+    if not dropped.get("not_text"):
+        return ""
+    return (
+        ". not_text are numbers, or bytes that are no UTF-8: of Latin-1, say, "
+        "iconv -f LATIN1 -t UTF-8 FILE makes it"
+    )
 
 
 # --- Ray tasks: read and clean, find duplicates, write ------------------------------------------

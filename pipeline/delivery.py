@@ -3,7 +3,7 @@
 from mlflow.entities import Metric
 
 from pipeline.spool import Measurement, Segment
-from pipeline.tracking_server import Client, open_client
+from pipeline.tracking_server import Client, is_away, open_client
 
 
 def deliver_to(uri: str) -> "Delivery":
@@ -22,6 +22,11 @@ class Delivery:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._held: dict[str, dict[str, int]] = {}
+
+    @staticmethod
+    def may_pass(error: Exception) -> bool:
+        """Whether the same segment may be taken later, so that it is worth waiting for."""
+        return is_away(error)
 
     def send(self, segment: Segment) -> list[Measurement]:
         """Returns those that were new to the run.

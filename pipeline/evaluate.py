@@ -3,8 +3,11 @@ the pinned set of pairs that a model was scored on."""
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +24,22 @@ if TYPE_CHECKING:  # torch, which scoring itself does without
 
 EVALUATION_SET = "evaluation.parquet"
 
+SENTENCES_LOOKED_AT = 1000
+"""For their script."""
+_UNSPACED = (
+    ("\u3040", "\u30ff", "kana"),
+    ("\u31f0", "\u31ff", "kana"),
+    ("\uff66", "\uff9f", "kana"),
+    ("\u3400", "\u9fff", "han"),
+    ("\uf900", "\ufaff", "han"),
+    ("\U00020000", "\U0003ffff", "han"),
+    ("\u0e00", "\u0eff", "other"),  # Thai, Lao
+    ("\u0f00", "\u0fff", "other"),  # Tibetan
+    ("\u1000", "\u109f", "other"),  # Burmese
+    ("\u1780", "\u17ff", "other"),  # Khmer
+)
+"""Scripts that are written without spaces between words."""
+
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -29,7 +48,7 @@ class Scores:
     """Scores of a whole set, from 0 to 100, higher is better.
 
     Attributes:
-        bleu: corpus BLEU, cased, 13a tokenization (Post, 2018).
+        bleu: corpus BLEU, cased, with the words that `word_cutter` chooses (Post, 2018).
         chrf: chrF2, characters up to 6-grams (Popović, 2015).
         signatures: by metric, sacrebleu's account of how the score was computed.
         hypotheses: what was scored, in the order of the set.
@@ -61,7 +80,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
     assert len(hypotheses) == len(references), "one hypothesis per reference"
     if not hypotheses:
         raise RequestError("the evaluation set is empty: a score needs at least one sentence pair")
-    metrics = make_metrics()
+    metrics = make_metrics(references)
     found = {
         name: metric.corpus_score(list(hypotheses), [list(references)]).score
         for name, metric in metrics.items()
@@ -77,7 +96,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
 
 def sentence_scores(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
     """chrF of each sentence; BLEU means little on a single one."""
-    metric = make_metrics()["chrf"]
+    metric = make_metrics(references)["chrf"]
     pairs = zip(hypotheses, references, strict=True)
     return [
         float(metric.sentence_score(hypothesis, [reference]).score)
@@ -85,10 +104,51 @@ def sentence_scores(hypotheses: Sequence[str], references: Sequence[str]) -> lis
     ]
 
 
-def make_metrics() -> dict[str, Any]:
-    """sacrebleu's metrics, by the names they have here."""
+def make_metrics(references: Sequence[str]) -> dict[str, Any]:
+    """sacrebleu's metrics for such references, by the names they have here."""
     # force: no warning where many lines end in a spaced full stop; it does not change the score.
-    return {"bleu": BLEU(tokenize="13a", force=True), "chrf": CHRF()}
+    return {"bleu": BLEU(tokenize=word_cutter(references), force=True), "chrf": CHRF()}
+
+
+def word_cutter(references: Sequence[str]) -> str:
+    """sacrebleu's tokenizer for text like this.
+
+    13a cuts at spaces and punctuation: of a script without spaces a whole sentence would be one
+    word, and BLEU almost always 0 (issue 15, 12). There it is `zh` for Chinese, for Japanese
+    `ja-mecab` where that is installed, and `char` for all others.
+    """
+    scripts = Counter(
+        _script(character)
+        for reference in islice(references, SENTENCES_LOOKED_AT)
+        for character in reference
+        if character.isalpha()
+    )
+    unspaced = scripts["han"] + scripts["kana"] + scripts["other"]
+    if 2 * unspaced <= scripts.total():
+        return "13a"
+    if 2 * scripts["other"] > unspaced:
+        return "char"
+    if 20 * scripts["kana"] < unspaced:
+        return "zh"
+    return "ja-mecab" if find_spec("MeCab") and find_spec("ipadic") else "char"
+
+
+def looks_tokenized(references: Sequence[str]) -> str | None:
+    """What to tell about references whose punctuation stands apart, as a tokenizer leaves it."""
+    spaced = sum(reference.rstrip().endswith((" .", " !", " ?")) for reference in references)
+    if 2 * spaced <= len(references):
+        return None
+    return (
+        f"the references look tokenized ({spaced} of {len(references)} end in ' .'): scores on "
+        "them cannot be compared with others'; detokenize them first"
+    )
+
+
+def _script(character: str) -> str:
+    for first, last, name in _UNSPACED:
+        if first <= character <= last:
+            return name
+    return "spaced"
 
 
 def write_evaluation_set(folder: str | Path, pairs: Pairs) -> str:

@@ -33,6 +33,7 @@ FORMATS = {
 """By suffix. The text formats may be compressed: one of COMPRESSIONS after the suffix."""
 BINARY = ("parquet", "arrow")
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+NOT_UNPACKED = (".xz", ".zip", ".7z", ".tar", ".tgz", ".rar", ".lzma", ".br")
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _READABLE = "Parquet, Arrow, JSON lines, CSV and TSV: " + ", ".join(FORMATS)
@@ -62,9 +63,7 @@ def find_files(location: Location, data: Data, split: str) -> Files | Stream:
     if isinstance(location, Stream):
         return location
     if isinstance(location, PairOfFiles):
-        paths = [location.source, location.target]
-        filesystem, found = _existing(paths)
-        return _described([tuple(found)], filesystem, {"location": location.model_dump()})
+        return _pairs_of_files(location)
     if isinstance(location, list):
         if not location:
             raise RequestError("a list of files must not be empty")
@@ -86,9 +85,9 @@ def is_hub_name(location: str) -> bool:
 def filesystem_of(location: str) -> tuple[FileSystem, str]:
     """The file system of a local path or URL, and the path within it.
 
-    A local path becomes absolute, because workers run in other folders."""
+    A local path becomes absolute, because workers run in other folders; ~ is the user's own."""
     if "://" not in location:
-        return LocalFileSystem(), os.path.abspath(location)
+        return LocalFileSystem(), os.path.abspath(os.path.expanduser(location))
     if location.startswith("hf://"):
         from huggingface_hub import HfFileSystem, constants, get_token
 
@@ -131,6 +130,29 @@ def _plain_files(locations: list[str]) -> Files:
     return _described([(path,) for path in found], filesystem, {"location": locations})
 
 
+def _pairs_of_files(location: PairOfFiles) -> Files:
+    """Of globs the first of each side are a pair, then the second, and so on, by their names."""
+    filesystem, sources = _existing([location.source])
+    other, targets = _existing([location.target])
+    if filesystem != other:
+        raise RequestError(
+            f"{location.target!r} is in another file system than {location.source!r}"
+        )
+    if len(sources) != len(targets):
+        raise RequestError(
+            f"{location.source!r} are {len(sources)} files and {location.target!r} "
+            f"{len(targets)}: each needs one that holds its translation"
+        )
+    for path in (*sources, *targets):
+        if (suffix := PurePosixPath(path).suffix.lower()) in NOT_UNPACKED:
+            raise RequestError(
+                f"{path!r}: {suffix} files are not unpacked here; unpack it, or pack it again as "
+                f"one of {', '.join(COMPRESSIONS)}"
+            )
+    pairs: list[tuple[str, ...]] = [*zip(sources, targets, strict=True)]
+    return _described(pairs, filesystem, {"location": location.model_dump()})
+
+
 def _existing(locations: list[str]) -> tuple[FileSystem, list[str]]:
     """Every location's files in order, a glob's sorted."""
     filesystem, found = None, []
@@ -139,8 +161,11 @@ def _existing(locations: list[str]) -> tuple[FileSystem, list[str]]:
         if filesystem is not None and own != filesystem:
             raise RequestError(f"{location!r} is in another file system than {locations[0]!r}")
         filesystem = own
-        found += _glob(own, path) if any(c in location for c in "*?[") else [path]
-        if not found or filesystem.get_file_info(found[-1]).type != FileType.File:
+        if own.get_file_info(path).type == FileType.File:  # whatever characters it has
+            found.append(path)
+        elif any(c in location for c in "*?[") and (matching := _glob(own, path)):
+            found += matching
+        else:
             folder = os.path.dirname(location) or "."
             there = "" if "://" in location or os.path.isdir(folder) else f", nor is {folder!r}"
             raise RequestError(f"{location!r}: no such file{there}")
@@ -174,7 +199,7 @@ def _described(
 def _folder(location: str) -> tuple[FileSystem, str] | None:
     """The folder's file system and its path in it; None: the location is no folder."""
     if "://" not in location:
-        path = os.path.abspath(location)
+        path = os.path.abspath(os.path.expanduser(location))
         return (LocalFileSystem(), path) if os.path.isdir(path) else None
     filesystem, path = filesystem_of(location)
     path = path.rstrip("/")

@@ -1,8 +1,10 @@
 """What a finished training comes to: the best weights, scored and registered."""
 
+import math
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,15 +15,17 @@ from pipeline import registry, track
 from pipeline.checkpoint import MOMENTS, load_state
 from pipeline.checkpoint_store import CHECKSUMS, STATE, CheckpointStore
 from pipeline.corpus import Corpus
-from pipeline.errors import JobStopped
-from pipeline.evaluate import Scores, evaluate, write_evaluation_set
-from pipeline.events import log_event
+from pipeline.errors import JobStopped, one_line
+from pipeline.evaluate import Scores, evaluate, looks_tokenized, write_evaluation_set
+from pipeline.event_log import deliver_events
+from pipeline.events import log_event, read_events
+from pipeline.for_people import for_people
 from pipeline.model_card import ModelCard, Weights
 from pipeline.model_folder import WEIGHTS
 from pipeline.plan import TrainingPlan
 from pipeline.provenance import read_provenance
 from pipeline.recipe import Recipe
-from pipeline.tracking_server import Client, connect
+from pipeline.tracking_server import Client, connect, say
 from pipeline.training_state import TrainingState
 from pipeline.translate import Translator
 
@@ -50,8 +54,15 @@ def best_weights(plan: TrainingPlan, state: TrainingState) -> Best:
     is sound.
 
     Raises:
-        JobStopped: none is.
+        JobStopped: none is, or the best ones' loss is no number.
     """
+    measured = state.averaged or state.best
+    if measured is not None and not math.isfinite(measured.loss):
+        raise JobStopped(
+            f"the loss on the validation set is {measured.loss} at step {measured.step}, and "
+            "nothing was better: no model is registered. Lower train.learning_rate or raise "
+            "train.warmup_steps, and begin anew with train --new"
+        )
     averages = [state.step] if state.step in plan.averages.steps() else []
     candidates = [Best(f"{plan.folder}/averages", step) for step in averages]
     candidates += [Best(f"{plan.folder}/checkpoints", step) for step in plan.checkpoints.best()]
@@ -89,22 +100,30 @@ def finish(
             (folder / name).unlink()  # the registered model is what it takes to translate
         pairs = validation.head(None)
         digest = write_evaluation_set(folder, pairs)
+        if (told := looks_tokenized([target for _, target in pairs])) is not None:
+            _warn(plan, told)
         translator = Translator.load(folder)
         scores = evaluate(translator, pairs, recipe.evaluate)
         _log_final(client, recipe, plan, scores, pairs, translator)
-        card = ModelCard(
-            recipe,
-            read_provenance(client, plan.run_id, folder),
-            _weights(folder, translator, best, plan),
-            state,
-            scores,
-            pairs,
-        )
+        card = None
+        with for_people("the model card", partial(_warn, plan)):
+            card = ModelCard(
+                recipe,
+                read_provenance(client, plan.run_id, folder),
+                _weights(folder, translator, best, plan),
+                state,
+                scores,
+                pairs,
+            )
+            card.page()
         version = registry.register(plan.run_id, folder, recipe.model_name, scores, digest, card)
     measurement = measured.averaged or measured.latest
     assert measurement is not None, "the best weights were validated, or they were not the best"
     result = _result(recipe, plan, state, best, scores, version, measurement.loss)
-    track.log_note(client, plan.run_id, _note(result, scores))
+    with for_people("the run's description", partial(_warn, plan)):
+        track.log_note(client, plan.run_id, _note(result, scores))
+    with for_people("the list of events", say):  # what was warned of above
+        deliver_events(client, plan.run_id, read_events(plan.events))
     return result
 
 
@@ -135,11 +154,25 @@ def _log_final(
         track.Sample(source, reference, translation)
         for (source, reference), translation in zip(pairs, scores.hypotheses, strict=True)
     ]
-    track.log_samples(client, plan.run_id, samples[: recipe.track.samples])
-    track.log_attention(
-        client, plan.run_id, translator, samples[: recipe.track.attention_sentences]
-    )
-    track.log_curves(client, plan.run_id, CURVES)
+    warn = partial(_warn, plan)
+    with for_people("the table of samples", warn):
+        track.log_samples(client, plan.run_id, samples[: recipe.track.samples])
+    with for_people("the pictures of attention", warn):
+        track.log_attention(
+            client, plan.run_id, translator, samples[: recipe.track.attention_sentences]
+        )
+    with for_people("the picture of the curves", warn):
+        track.log_curves(client, plan.run_id, CURVES)
+
+
+def _warn(plan: TrainingPlan, message: str) -> None:
+    """To who watches, and as an event of the run."""
+    say(message)
+    step = plan.checkpoints.newest().step or 0
+    try:
+        log_event(plan.events, plan.run_id, "warning", step, message)
+    except OSError as error:
+        say(f"nor can that be kept as an event: {one_line(error)}")
 
 
 def _note(result: dict[str, Any], scores: Scores) -> str:

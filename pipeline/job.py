@@ -14,20 +14,22 @@ from pipeline.corpus import Corpus
 from pipeline.errors import JobStopped, one_line
 from pipeline.event_log import EventLog
 from pipeline.finish import best_weights, finish
+from pipeline.job_data import check_contents, check_sources, has_begun
 from pipeline.model_uri import tracking_uri
 from pipeline.node_watch import NodeWatch
-from pipeline.placement import check_here, place
+from pipeline.placement import check_here, idle_workers, place
 from pipeline.plan import TrainingPlan
 from pipeline.prepare import Prepared, prepare, storage_of
 from pipeline.progress import ProgressLine, open_board
 from pipeline.promotion import promote
 from pipeline.recipe import Recipe
 from pipeline.source import check_data
-from pipeline.sync import sync_job
+from pipeline.sync import Delivered, deliver_job
 from pipeline.tokenizer import Tokenizer
-from pipeline.tracking_server import Client, connect, patiently, say
+from pipeline.tracking_server import Client, connect, open_store, patiently, say
 from pipeline.train import train
 from pipeline.training_state import TrainingState
+from pipeline.versions import is_registered
 
 RESULT_TAG = "heliograph.result"
 
@@ -51,20 +53,30 @@ def run_training_job(
     """
     check_data(recipe.data)
     check_here(recipe.cluster)
-    client = connect(tracking_uri())
-    job, run_id = track.find_job(
-        client, recipe.track.experiment, recipe.job_id, new=new, run_id=run_id
-    )
-    if run_id is not None and (finished := _finished_result(client, run_id)):
-        say(f"job {job} is finished already; train --new begins another")
+    client = open_store(tracking_uri())
+    recipe, experiment = track.with_experiment(recipe)
+    job, run_id = track.find_job(client, experiment, recipe.job_id, new=new, run_id=run_id)
+    jobs = f"{storage_of(recipe)}/jobs"
+    while new and has_begun(f"{jobs}/{job}"):  # as another tracking store knows it
+        job = track.next_job(job)
+    folder = f"{jobs}/{job}"
+    untouched = check_sources(folder, recipe, job)
+    finished = _finished_result(client, run_id) if run_id is not None else None
+    if finished and untouched:
         return finished
-    folder = f"{storage_of(recipe)}/jobs/{job}"
     CheckpointStore(f"{folder}/checkpoints").check_writable()
     start_ray()
     placement = place(recipe.cluster, capacity())
+    if (idle := idle_workers(recipe.batches, placement.workers)) is not None:
+        say(idle)
 
     prepared = prepare(recipe, tokenize=False)
-    with _tracked(client, recipe, prepared, job) as run_id:
+    check_contents(folder, recipe, prepared, job)
+    if finished:
+        return finished
+    for told in prepared.told:
+        say(told)
+    with _tracked(client, experiment, recipe, prepared, job) as run_id:
         plan = plan_of(recipe, prepared, client, folder, run_id)
         board = open_board()
         with _eventful(plan), NodeWatch(plan), ProgressLine(board):
@@ -86,7 +98,10 @@ def _end(
         "when the server is there, or `heliograph sync` for the metrics alone"
     )
     best = best_weights(plan, state)
-    patiently(lambda: sync_job(plan.tracking_uri, plan.folder), say, afterwards)
+    delivered = Delivered()
+    patiently(lambda: deliver_job(plan.tracking_uri, plan.folder, delivered), say, afterwards)
+    for refused in delivered.refused:
+        say(f"metrics that the tracking server does not take stay in {plan.spools}: {refused}")
     patiently(lambda: client.get_run(plan.run_id), say, afterwards)
     say(f"scoring step {best.step} by beam search and registering it")
     task = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0)(finish)
@@ -135,11 +150,11 @@ def plan_of(
 
 
 @contextmanager
-def _tracked(client: Client, recipe: Recipe, prepared: Prepared, job: str) -> Iterator[str]:
+def _tracked(
+    client: Client, experiment: str, recipe: Recipe, prepared: Prepared, job: str
+) -> Iterator[str]:
     """The job's one run, opened or continued, and marked by how the block ends."""
-    run_id = track.open_run(
-        client, recipe.track.experiment, job, recipe.name, recipe.model_dump(mode="json")
-    )
+    run_id = track.open_run(client, experiment, job, recipe.name, recipe.model_dump(mode="json"))
     status = "FAILED"
     try:
         client.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
@@ -167,6 +182,7 @@ def _eventful(plan: TrainingPlan) -> Iterator[None]:
     """Notes in the run that the job was started again, interrupted, or had to stop."""
     log, found = EventLog(plan.tracking_uri, plan.run_id, plan.events), plan.checkpoints.newest()
     if found.step is not None:
+        say(f"goes on from the checkpoint of step {found.step}")
         log.log("restart", found.step, f"started again; goes on from step {found.step}")
     try:
         yield
@@ -181,6 +197,14 @@ def _eventful(plan: TrainingPlan) -> Iterator[None]:
 
 
 def _finished_result(client: Client, run_id: str) -> dict[str, Any] | None:
-    """What the job came to, if it ended well before."""
-    text = client.get_run(run_id).data.tags.get(RESULT_TAG)
-    return json.loads(text) if text else None
+    """What the job came to, if it ended well before and its version is still there."""
+    tags = client.get_run(run_id).data.tags
+    if RESULT_TAG not in tags:
+        return None
+    result: dict[str, Any] = json.loads(tags[RESULT_TAG])
+    model = result["model"]
+    if not is_registered(client, model["name"], model["version"]):
+        say(f"{model['uri']} is no longer registered; registering it again")
+        return None
+    say(f"job {tags[track.JOB_TAG]} is finished already; train --new begins another")
+    return result

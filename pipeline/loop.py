@@ -18,10 +18,9 @@ from pipeline.worker import Worker
 def training_loop(plan: TrainingPlan, board: Any) -> str:
     """What each worker runs; returns the state as JSON.
 
-    What starting again would not mend is put on the board, so that the next start ends at once.
+    What starting again would not mend is put on the board, where `Reporter` finds it and ends the
+    job.
     """
-    if (failure := ray.get(board.failure.remote())) is not None:
-        raise JobStopped(failure)
     try:
         return train_to_the_end(plan, board).to_json()
     except (JobStopped, StorageFull) as error:
@@ -33,7 +32,9 @@ def train_to_the_end(plan: TrainingPlan, board: Any) -> TrainingState:
     """Take the steps that remain, or those until the user wants to stop."""
     with Worker(plan, board) as worker:
         ballot, saved_at_notice = Ballot([worker.stop_wanted, worker.is_announced_to_go]), False
-        for step, wait in _timed(worker.steps()):
+        # One that was lost after the last step has none to take.
+        steps = iter(()) if plan.is_finished(worker.state) else worker.steps()
+        for step, wait in _timed(steps):
             worker.take(step, wait)
             stop, going = ballot.decide()
             if stop:

@@ -100,8 +100,7 @@ class MetricLog:
                 measurements, end = self._in_memory()
             if name is not None:
                 segment = spool.read(name)
-                if segment is not None:
-                    self._delivery.send(segment)
+                if segment is not None and self._is_taken(segment):
                     spool.remove(name)
                 with self._order:
                     self._segments.remove(name)
@@ -115,6 +114,23 @@ class MetricLog:
         if self._is_away:
             self._is_away = False
             logger.warning("the tracking server is back and has all metrics")
+
+    def _is_taken(self, segment: Segment) -> bool:
+        """Not that of another run, which this server does not know: it must not be waited for."""
+        assert self._delivery is not None
+        try:
+            self._delivery.send(segment)
+        except Exception as error:
+            if segment.run_id == self._run_id or self._delivery.may_pass(error):
+                raise
+            logger.warning(
+                "metrics of run %s stay in %s: the tracking server does not take them (%s)",
+                segment.run_id,
+                self._location,
+                one_line(error),
+            )
+            return False
+        return True
 
     def _not_delivered(self, error: Exception) -> None:
         if not self._is_away:

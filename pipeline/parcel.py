@@ -28,7 +28,9 @@ NOT_SENT = [
 ]  # fmt: skip
 
 # Never RAY_AUTH_MODE: set for a job alone, its workers could not talk to the cluster.
-SETTINGS = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "HF_ENDPOINT")
+SETTINGS = (
+    "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_NAME", "HF_ENDPOINT",
+)  # fmt: skip
 SECRETS = (
     "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "HF_TOKEN",
 )  # fmt: skip

@@ -37,16 +37,21 @@ def draw_curves(curves: Mapping[str, Curve]) -> "Figure":
             width = len(values) // 50
             mean = np.convolve(values, np.ones(width) / width, mode="valid")
             axes.plot(steps[width - 1 :], mean, color="C0")
-        axes.set_title(name, fontsize=11)
+        axes.set_title(name, fontsize=11, parse_math=False)
         axes.set_xlabel("optimizer step", fontsize=9)
         axes.grid(alpha=0.3)
     return figure
 
 
 def draw_attention(
-    source_tokens: Sequence[str], target_tokens: Sequence[str], weights: NDArray[np.float32]
+    title: str,
+    source_tokens: Sequence[str],
+    target_tokens: Sequence[str],
+    weights: NDArray[np.float32],
 ) -> "Figure":
     """One decoder layer's cross-attention, a panel a head.
+
+    Text is drawn as it is: between two dollar signs matplotlib would read mathematics.
 
     Args:
         source_tokens: S of them, along the horizontal axis.
@@ -65,6 +70,7 @@ def draw_attention(
         axes = figure.add_subplot(rows, columns, head + 1)
         _draw_head(axes, weights[head], source_tokens, target_tokens)
         axes.set_title(f"head {head + 1}", fontsize=10)
+    figure.suptitle(title, fontsize=11, wrap=True, parse_math=False)
     return figure
 
 
@@ -72,11 +78,6 @@ def _draw_head(
     axes: "Axes", weights: NDArray[np.float32], source: Sequence[str], target: Sequence[str]
 ) -> None:
     axes.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
-    axes.set_xticks(range(len(source)), [_escape(token) for token in source], rotation=90)
-    axes.set_yticks(range(len(target)), [_escape(token) for token in target])
+    axes.set_xticks(range(len(source)), source, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(target)), target, parse_math=False)
     axes.tick_params(labelsize=8, length=0)
-
-
-def _escape(token: str) -> str:
-    """A dollar sign would start matplotlib's mathematics."""
-    return token.replace("$", r"\$")

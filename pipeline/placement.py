@@ -41,13 +41,28 @@ class Placement:
     data_labels: Mapping[str, str] = field(default_factory=dict)
 
 
+def ray_address() -> str | None:
+    """Of the cluster that RAY_ADDRESS names; None: it names none, as an empty one does.
+
+    Raises:
+        RequestError: it is of another kind.
+    """
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    if address.startswith(("http://", "https://")):
+        raise RequestError(
+            f"RAY_ADDRESS {address!r} is a job server's, where `heliograph submit` sends jobs "
+            "(--address, or RAY_API_SERVER_ADDRESS); valid: HEAD:6379 of a cluster to join, or none"
+        )
+    return None if address in ("", "local") else address
+
+
 def check_here(cluster: recipe.Cluster) -> None:
     """Where Ray will start on this machine, judge the request before anything is loaded.
 
     Raises:
         RequestError: as `place`.
     """
-    if "RAY_ADDRESS" not in os.environ:
+    if ray_address() is None:
         gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
         place(cluster, [Nodes(1, os.cpu_count() or 1, gpus)])
 
@@ -100,6 +115,19 @@ def place(cluster: recipe.Cluster, nodes: Sequence[Nodes]) -> Placement:
             f"nodes of at most {max(each.cpus for each in hosts):g}; valid: at most {even:g}"
         )
     return Placement(cluster.workers, share, use_gpu, labels, data_labels)
+
+
+def idle_workers(batches: recipe.Batches, workers: int) -> str | None:
+    """What to tell before a job starts whose steps cannot keep all workers at work."""
+    budget, step = batches.tokens_per_micro_batch, batches.tokens_per_step
+    if (count := step // budget) >= workers:
+        return None
+    return (
+        f"of {workers} workers {workers - count} have nothing to do at each step: "
+        f"batches.tokens_per_step {step} is {count} micro-batches of {budget} tokens. For all to "
+        f"work: batches.tokens_per_micro_batch at most {step // workers}, "
+        f"batches.tokens_per_step at least {workers * budget}, or cluster.workers {count}"
+    )
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,13 @@ class TrainingPlan:
         """A checkpoint is taken at multiples of either: each validation may be the best one."""
         return self.train.checkpoint_steps, self.validation.every_steps
 
+    def is_scheduled(self, step: int) -> bool:
+        """Whether an undisturbed job takes a checkpoint there, too: not those that an interrupt, or
+        the notice of a node's end, has taken (issue 15, point 8)."""
+        return step == self.train.steps or any(
+            step % interval == 0 for interval in self.checkpoint_intervals
+        )
+
     def is_finished(self, state: TrainingState) -> bool:
         """Whether a job in this state has no step left to take."""
         patience = self.validation.patience

@@ -81,7 +81,7 @@ def portions(
         RuntimeError: the window has fewer steps than `start`, so `start` is of another step list.
     """
     batches, seed, mixture = plan.batches, plan.seed, plan.mixture
-    pieces = pieces_of_epoch(mixture.piece_counts, mixture.shares, seed, epoch)
+    pieces = _pieces_of_epoch(mixture.piece_counts, mixture.shares, seed, epoch)
     table = mixture.read(pieces_of_window(pieces, batches.window_pieces, window).tolist())
     source, target = tokens_of(table, _encoders(plan, tokenizer, epoch, window))
     longest = np.maximum(source.lengths, target.lengths) + 1
@@ -110,7 +110,10 @@ def portions(
     pairs = table["pair"].to_numpy()
     for first in range(start, max(len(steps), start + 1), STEPS_PER_PORTION):
         some = steps[first : first + STEPS_PER_PORTION]
-        shares = [_share_out(step, longest, plan.world_size) for step in some]
+        shares = [
+            _share_out(step, longest, plan.world_size, number)
+            for number, step in enumerate(some, start=first)
+        ]
         place = {
             "first_step": first,
             "steps": len(some),
@@ -123,6 +126,15 @@ def portions(
             mine = [share[rank] for share in shares]
             contents = _contents(mine, pairs, source, target)
             yield _one_row(common | place | {"rank": rank} | contents)
+
+
+@lru_cache(maxsize=1)
+def _pieces_of_epoch(
+    counts: tuple[int, ...], shares: tuple[int, ...], seed: int, epoch: int
+) -> Numbers:
+    """For all windows of the epoch that this process makes: of billions of pairs it takes a second
+    (issue 15, point 9)."""
+    return pieces_of_epoch(counts, shares, seed, epoch)
 
 
 def _encoders(plan: WindowPlan, tokenizer: Tokenizer, epoch: int, window: int) -> list[Encoder]:
@@ -140,10 +152,12 @@ def _sampler(tokenizer: str, augment: str) -> SubwordSampler:
     return SubwordSampler(shared_tokenizer(tokenizer), recipe.Augment.model_validate_json(augment))
 
 
-def _share_out(step: list[Numbers], longest: Numbers, world_size: int) -> list[list[Numbers]]:
-    """For each rank its micro-batches of the step."""
+def _share_out(
+    step: list[Numbers], longest: Numbers, world_size: int, number: int
+) -> list[list[Numbers]]:
+    """For each rank its micro-batches of the step of that number."""
     costs = [len(rows) * int(longest[rows].max()) for rows in step]
-    return [[step[number] for number in share] for share in deal(costs, world_size)]
+    return [[step[each] for each in share] for share in deal(costs, world_size, number)]
 
 
 def _contents(

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.budget import check_budget, check_weights
 from pipeline.corpus import Corpus, prepare_corpus
 from pipeline.errors import RequestError
 from pipeline.mixture import Mixture
 from pipeline.recipe import Augment, Recipe
+from pipeline.source import describe
 from pipeline.tokenizer import Tokenizer, train_tokenizer
 from pipeline.tokens import find_tokens, prepare_tokens
 
@@ -26,6 +28,8 @@ class Prepared:
     """Path or URL of its tokenizer.json."""
     tokens: Mixture | None
     """The pairs of `texts` as token ids, where these were prepared."""
+    told: tuple[str, ...] = ()
+    """What the user should know before training: pairs that are left out, steps of another size."""
 
     @property
     def training(self) -> Mixture:
@@ -61,15 +65,26 @@ def prepare(recipe: Recipe, *, tokenize: bool) -> Prepared:
     data = recipe.data
     validation = prepare_corpus(data.validation, data, data.validation_split, rows, storage)
     path = train_tokenizer(texts, recipe.tokenizer, storage, data.unicode)
+    tokenizer = Tokenizer.load(path)
+    ingredients = [
+        (describe(location), corpus, data.max_dropped_share)
+        for corpus, (location, data, _) in zip(corpora, recipe.data.ingredients, strict=True)
+    ]
+    told = (*check_weights(texts), *check_budget(ingredients, tokenizer, recipe.batches))
     if sampled:
-        return Prepared(texts, validation, path, None)
-    tokens = _tokens(corpora, Tokenizer.load(path), storage, tokenize)
-    return Prepared(texts, validation, path, Mixture(tokens, texts.weights) if tokens else None)
+        return Prepared(texts, validation, path, None, told)
+    tokens = _tokens(corpora, tokenizer, storage, tokenize)
+    mixture = Mixture(tokens, texts.weights) if tokens else None
+    return Prepared(texts, validation, path, mixture, told)
 
 
 def storage_of(recipe: Recipe) -> str:
     """Absolute, because workers run in folders of their own."""
-    return recipe.storage if "://" in recipe.storage else str(Path(recipe.storage).resolve())
+    return (
+        recipe.storage
+        if "://" in recipe.storage
+        else str(Path(recipe.storage).expanduser().resolve())
+    )
 
 
 def _tokens(

@@ -228,8 +228,11 @@ class Validation(Section):
     """BLEU on the first this many pairs. None: on all of them."""
     beam: int = Field(1, ge=1)
     """1 is greedy: much cheaper than the final evaluation, and it ranks checkpoints alike."""
+    metric: Literal["bleu", "chrf", "loss", "exact_match"] = "bleu"
+    """Which decides what checkpoint is best, and what is better. exact_match: translated to the
+    letter, for targets that are no prose."""
     patience: int | None = Field(None, ge=1)
-    """Stop after this many validations without a better BLEU. None: never."""
+    """Stop after this many validations without a better one. None: never."""
 
 
 class Evaluate(Section):
@@ -295,7 +298,8 @@ class Bulk(Section):
 class Track(Section):
     """What goes to MLflow. The server's address is MLFLOW_TRACKING_URI, as everywhere."""
 
-    experiment: str = "heliograph"
+    experiment: Annotated[str, Field(min_length=1, max_length=250)] | None = None
+    """None: that of MLFLOW_EXPERIMENT_NAME, else "heliograph"."""
     every_steps: int = Field(1, ge=1)
     """Steps between logged training metrics; sums and means cover all steps in between."""
     samples: int = Field(20, ge=0)
@@ -304,10 +308,20 @@ class Track(Section):
     """Validation sentences whose cross-attention is drawn, head by head."""
 
 
+def _for_a_uri(name: str) -> str:
+    """What MLflow and models:/NAME@ALIAS can hold."""
+    if not name.strip() or name != name.strip() or (found := set(name) & set("/:@'\"\\%?#`")):
+        what = " ".join(sorted(found)) if name.strip() == name and name else "spaces at its ends"
+        raise ValueError(f"must be a name without {what}, as in models:/NAME@champion")
+    if not name.isprintable():
+        raise ValueError("must be a name of printable characters, as in models:/NAME@champion")
+    return name
+
+
 class Registry(Section):
     """The registered model that a finished run becomes a version of."""
 
-    name: str | None = None
+    name: Annotated[str, AfterValidator(_for_a_uri), Field(max_length=200)] | None = None
     """None: the recipe's name."""
     gate: Gate = DEFAULT_GATE
     """The rules, all of which a version must pass to become champion; see pipeline/rules.py."""

@@ -1,5 +1,6 @@
 """Reading a recipe file and its overrides; each mistake in one line with what would be valid."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,40 @@ from pipeline.recipe import (
 )
 from pipeline.rules import RULES, Gate
 
+_QUOTE_IT = "; text that begins with *, & or !, or that has `: ` in it, needs quotation marks"
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """YAML as people read it: no and on are text (Norwegian, say), and so are dates; a key that is
+    given twice is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if key in lines:
+                raise RequestError(f"{key!r} is given twice, in lines {lines[key]} and {line}")
+            lines[key] = line
+        return super().construct_mapping(node, deep)
+
+
+RecipeLoader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """The value that the text is; raises yaml.YAMLError, or RequestError for a key given twice."""
+    return yaml.load(text, RecipeLoader)
+
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe file, apply `key.path=value` overrides, check every key and value.
@@ -34,10 +69,12 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     if not path.is_file():
         raise RequestError(f"recipe {str(path)!r} does not exist; recipes are YAML files")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path.read_text(encoding="utf-8"))
+    except RequestError as error:
+        raise RequestError(f"recipe {str(path)!r}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise RequestError(f"recipe {str(path)!r} is not YAML: {reason}") from error
+        raise RequestError(f"recipe {str(path)!r} is not YAML: {reason}{_QUOTE_IT}") from error
     if not isinstance(tree, dict):
         kind = type(tree).__name__
         raise RequestError(f"recipe {str(path)!r} must hold keys and values, not a {kind}")
@@ -94,7 +131,7 @@ def parse_location(option: str, text: str) -> Location:
     location = text
     try:
         if text.lstrip().startswith(("{", "[")):
-            location = yaml.safe_load(text)
+            location = read_yaml(text)
         return TypeAdapter[Location](Location).validate_python(location)
     except (yaml.YAMLError, ValidationError) as error:
         raise RequestError(
@@ -145,7 +182,7 @@ def _read_section(path: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")).get(name, {}))
+        return dict(read_yaml(path.read_text(encoding="utf-8")).get(name, {}))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
         raise RequestError(f"recipe {str(path)!r} cannot be read: {one_line(error)}") from error
 
@@ -164,9 +201,12 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise RequestError(f"override {override!r} must read key.path=value, as in train.steps=100")
     try:
-        value = yaml.safe_load(text) if text else None
+        # What these begin is no value in YAML; `*` begins a glob.
+        value = text if text.startswith(tuple("*&!%@`")) else read_yaml(text) if text else None
     except yaml.YAMLError as error:
-        raise RequestError(f"override {override!r}: {text!r} is not a YAML value") from error
+        raise RequestError(
+            f"override {override!r}: {text!r} is not a YAML value{_QUOTE_IT}"
+        ) from error
     *parents, leaf = key.split(".")
     for parent in parents:
         child = tree.get(parent)
@@ -214,6 +254,8 @@ def _describe(problem: dict[str, Any]) -> str:
         return f"{key}: unknown key; {did_you_mean(leaf, _keys(parents))}"
     if problem["type"] == "missing":
         return f"{key}: missing; the recipe must set it"
+    if problem["type"] == "string_type" and not isinstance(value, dict | list | None):
+        return f"{key}: {value!r}: must be text: put quotation marks around it"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if isinstance(value, dict) and not key:  # a rule across sections names its own keys
         return message

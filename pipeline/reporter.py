@@ -4,17 +4,20 @@ import time
 from importlib import import_module
 from typing import Any
 
+import ray
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 from pipeline import recipe
 from pipeline.cluster import has_room_beside
-from pipeline.errors import one_line
+from pipeline.errors import JobStopped, one_line
 from pipeline.events import log_event
 from pipeline.plan import TrainingPlan
 
 SECONDS_BETWEEN_LOOKS = 5.0
 """At the nodes."""
+SECONDS_TO_ANSWER = 10.0
+"""For the board, which has little to do."""
 
 
 class NoRoomForData(WorkerGroupStartupFailedError):  # type: ignore[misc]  # Ray has no types
@@ -87,12 +90,27 @@ class Reporter(WorkerGroupCallback):  # type: ignore[misc]  # Ray has no types
             nodes = [self._nodes.get(node, node) for node in announced.preempted_node_ids]
             self.tell("preemption", f"{', '.join(nodes)} will go away; taking a checkpoint")
         if (errors := worker_group_status.errors) and "failure" not in self._told:
+            self._look_for_a_stop()
             self._told.add("failure")
             self.tell("failure", self._failed(errors, worker_group_status.has_preempted_worker()))
 
         if self._had_room and time.monotonic() > self._looked + SECONDS_BETWEEN_LOOKS:
             self._looked = time.monotonic()
             self._look_for_room()
+
+    def _look_for_a_stop(self) -> None:
+        """What starting again would not mend ends the job at once.
+
+        Raises:
+            JobStopped: to Ray Train, which ends at an error that it does not know.
+        """
+        try:
+            failure = ray.get(self._board.failure.remote(), timeout=SECONDS_TO_ANSWER)
+        except Exception as error:  # the board's node may be the one that is lost
+            self._board.say.remote(f"whether to go on is not known: {one_line(error)}")
+            return
+        if failure is not None:
+            raise JobStopped(failure)
 
     def _look_for_room(self) -> None:
         """A lost node without workers may have been the one that made their batches.

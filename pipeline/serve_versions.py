@@ -7,7 +7,6 @@ when the last request that they took is answered. A version that cannot be loade
 
 import asyncio
 import logging
-import os
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -27,6 +26,7 @@ from pipeline.errors import RequestError, one_line
 from pipeline.exports import check_export
 from pipeline.model_folder import TOKENIZER, read_settings
 from pipeline.model_uri import RegisteredModel, parse_model, tracking_uri
+from pipeline.placement import ray_address
 from pipeline.recipe import Decoding, Evaluate
 from pipeline.registry import fetch_model
 from pipeline.serve_limits import Limits
@@ -141,7 +141,7 @@ class Rotation:
 
     def stop(self) -> None:
         """End the replicas, where Ray does not end with this process."""
-        if "RAY_ADDRESS" in os.environ:
+        if ray_address() is not None:
             for application in self._applications:
                 serve.delete(application)
 

@@ -45,7 +45,7 @@ def compare(
     """
     test = PairedTest(
         [("champion", list(champion)), ("challenger", list(challenger))],
-        {metric: make_metrics()[metric]},
+        {metric: make_metrics(references)[metric]},
         [list(references)],
         test_type="bs",
         n_samples=samples,
@@ -67,7 +67,7 @@ def confidence(
     hypotheses: Sequence[str], references: Sequence[str], metric: str = "bleu", samples: int = 1000
 ) -> tuple[float, float]:
     """A score, and half the width of the 95 % confidence interval around it."""
-    score = make_metrics()[metric].corpus_score(
+    score = make_metrics(references)[metric].corpus_score(
         list(hypotheses), [list(references)], n_bootstrap=samples
     )
     return float(score.score), float(score._ci)

@@ -112,7 +112,7 @@ def make_optimizer(model: torch.nn.Module, plan: recipe.Train) -> torch.optim.Ad
 
 def autocast_for(precision: str, device: torch.device) -> Autocast:
     """The context that a micro-batch's forward pass runs in."""
-    automatic = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    automatic = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     if precision == "bfloat16" or (precision == "auto" and automatic):
         return partial(torch.autocast, device.type, dtype=torch.bfloat16)
     return nullcontext
@@ -151,3 +151,9 @@ def over_all_ranks(meter: Meter, device: torch.device) -> Meter:
         seconds=seconds / world_size,
         wait=wait / world_size,
     )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """torch has a class for it on GPUs only."""
+    on_cpu = "can't allocate memory" in str(error)
+    return on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)

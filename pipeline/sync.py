@@ -1,7 +1,10 @@
 """Delivers what a job kept on disk while its tracking server was away."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from mlflow.exceptions import MlflowException
 from pyarrow.fs import FileType
 
 from pipeline.delivery import deliver_to
@@ -22,6 +25,8 @@ class Delivered:
     steps: int = 0
     """Counted for each writer apart: training's, and each node's system metrics."""
     events: int = 0
+    refused: tuple[str, ...] = ()
+    """Why the server did not take the others: of runs that it does not know, say."""
 
     def plus(self, other: "Delivered") -> "Delivered":
         return Delivered(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
@@ -45,25 +50,50 @@ def sync_job(uri: str, folder: str) -> Delivered:
         folder: the job's own, a path or URL.
 
     Raises:
-        TrackingServerError: the server does not answer, or does not know the run. What had not
+        TrackingServerError: the server does not answer, or does not take some of it. What had not
             arrived is still there.
     """
     delivered = Delivered()
     try:
-        _sync_metrics(uri, f"{folder}/metrics", delivered)
-        events = read_events(f"{folder}/events")
-        for run_id in dict.fromkeys(event.run_id for event in events):
-            delivered.events += deliver_events(open_client(uri), run_id, events)
+        deliver_job(uri, folder, delivered)
+        if not delivered.refused:
+            return delivered
+        reason = f"does not take them ({'; '.join(delivered.refused)})"
     except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:
+        if not is_away(error) or (isinstance(error, OSError) and error.filename is not None):
             raise  # of the job's folder
-        does = "does not answer" if is_away(error) else "does not take them"
-        raise TrackingServerError(
-            f"the tracking server {uri!r} {does} ({one_line(error)}); {delivered.metrics} metrics "
-            f"arrived, the rest stays in {folder}/metrics. Start it, or correct "
-            "MLFLOW_TRACKING_URI, and give the same command again"
-        ) from None  # else the command line would show what lies at the bottom
-    return delivered
+        reason = f"does not answer ({one_line(error)})"
+    raise TrackingServerError(
+        f"the tracking server {uri!r} {reason}; {delivered.metrics} metrics arrived, the rest "
+        f"stays in {folder}/metrics. Start it, or correct MLFLOW_TRACKING_URI, and give the same "
+        "command again"
+    )
+
+
+def deliver_job(uri: str, folder: str, delivered: Delivered) -> None:
+    """`sync_job` for a job's own end: what the server will never take hinders nothing else.
+
+    Raises:
+        Exception: whatever MLflow raises while the server is away; it may be called again.
+    """
+    delivered.refused = ()
+    _sync_metrics(uri, f"{folder}/metrics", delivered)
+    events = read_events(f"{folder}/events")
+    for run_id in dict.fromkeys(event.run_id for event in events):
+        with _refusal_noted(run_id, delivered):
+            delivered.events += deliver_events(open_client(uri), run_id, events)
+
+
+@contextmanager
+def _refusal_noted(run_id: str, delivered: Delivered) -> Iterator[None]:
+    """What asking again would not change is noted, once for each reason."""
+    try:
+        yield
+    except MlflowException as error:
+        if is_away(error):
+            raise
+        reason = f"run {run_id}: {one_line(error)}"
+        delivered.refused = tuple(dict.fromkeys((*delivered.refused, reason)))
 
 
 def _sync_metrics(uri: str, folder: str, delivered: Delivered) -> None:
@@ -75,8 +105,9 @@ def _sync_metrics(uri: str, folder: str, delivered: Delivered) -> None:
             if segment is None:
                 continue
             delivery = delivery or deliver_to(uri)
-            fresh = delivery.send(segment)
-            spool.remove(name)
-            delivered.metrics += len(fresh)
-            delivered.steps += len({each.step for each in fresh} - steps)
-            steps |= {each.step for each in fresh}
+            with _refusal_noted(segment.run_id, delivered):
+                fresh = delivery.send(segment)
+                spool.remove(name)
+                delivered.metrics += len(fresh)
+                delivered.steps += len({each.step for each in fresh} - steps)
+                steps |= {each.step for each in fresh}

@@ -4,17 +4,19 @@ Errors that pyarrow meets are put in words by `readers.read_entry`, which calls 
 """
 
 import json
+import shlex
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 from pyarrow.fs import FileSystem
 
 from pipeline.errors import RequestError
 from pipeline.files import format_of
-from pipeline.lines import LONGEST_LINE, line_blocks, open_file
+from pipeline.lines import LONGEST_LINE, check_encoding, line_blocks, open_file
 from pipeline.rows import (
     ROWS,
     Columns,
@@ -30,6 +32,10 @@ from pipeline.whole_rows import row_of_batch
 SIDES = ["source", "target"]
 """The columns of a pair of text files."""
 AGAIN = "download or write it again"
+LINES_OF_NO_SENTENCE = 50
+"""Of a CSV cell that is to be one side of a pair."""
+SWALLOWED_LINES = 3
+"""Of a CSV row whose number of cells is wrong: it is no row, but what a quotation mark began."""
 
 # --- JSON lines ---------------------------------------------------------------------------------
 
@@ -54,6 +60,8 @@ def json_rows(path: str, filesystem: FileSystem) -> Iterator[list[dict[str, Any]
 
 
 def _json_row(line: bytes, path: str, number: int) -> dict[str, Any]:
+    if number == 1 and line.removeprefix(BOM_UTF8).strip() in (b"[", b"{", b"[{"):
+        raise _not_lines(path)
     try:
         # Bytes that are no UTF-8 become lone surrogates, which `from_python` calls "not_text".
         row = json.loads(line.decode("utf-8-sig", errors="surrogateescape"))
@@ -63,11 +71,20 @@ def _json_row(line: bytes, path: str, number: int) -> dict[str, Any]:
                 f"{path!r} ends in the middle of line {number}: it was cut off; {AGAIN}"
             ) from error
         raise RequestError(f"{path!r} line {number} is not JSON: {error}") from error
+    if number == 1 and isinstance(row, list):
+        raise _not_lines(path)
     if not isinstance(row, dict):
         raise RequestError(
             f"{path!r} line {number} holds a {type(row).__name__}, where each must hold an object"
         )
     return row
+
+
+def _not_lines(path: str) -> RequestError:
+    return RequestError(
+        f"{path!r} is one JSON value; what is read is JSON lines, an object on each line. Of an "
+        f"array they are made by: jq -c '.[]' {shlex.quote(path)} > pairs.jsonl"
+    )
 
 
 # --- CSV and TSV --------------------------------------------------------------------------------
@@ -87,8 +104,9 @@ def csv_columns(path: str, filesystem: FileSystem, delimiter: str | None) -> lis
     parsing.invalid_row_handler = lambda _: "skip"
     reading = pa.csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False)
     with open_file(path, filesystem) as file:
-        if not file.read(1):
+        if not (beginning := file.read(4)):
             return []
+        check_encoding(beginning, path)
     with open_file(path, filesystem) as file:
         return list(pa.csv.open_csv(file, reading, parsing).schema.names)
 
@@ -103,13 +121,15 @@ def read_csv(
 ) -> Iterator[pa.Table]:
     parsing = parse_options(path, delimiter)
     with open_file(path, filesystem) as file:
-        if not file.read(1):
+        if not (beginning := file.read(4)):
             return
-    ragged = 0
+        check_encoding(beginning, path)
+    ragged, swallowed = 0, 0
 
-    def skip(_: pa.csv.InvalidRow) -> str:
-        nonlocal ragged
+    def skip(row: pa.csv.InvalidRow) -> str:
+        nonlocal ragged, swallowed
         ragged += 1
+        swallowed = max(swallowed, row.text.count("\n"))
         return "skip"
 
     parsing.invalid_row_handler = skip
@@ -130,8 +150,12 @@ def read_csv(
                 for start in range(0, batch.num_rows, ROWS):
                     part = batch.slice(start, ROWS)
                     row = row_of_batch(part, keep) if keep else None
+                    if keep is None:
+                        _check_lines([part.column(column) for column in columns], path)
                     source, target = (as_text(part.column(column)) for column in columns)
                     yield table_of(source, target, row)
+                if swallowed >= SWALLOWED_LINES:
+                    raise _never_closed(path, swallowed)
                 if ragged:
                     yield ragged_rows(ragged, keep)
                     ragged = 0
@@ -144,8 +168,27 @@ def read_csv(
         if "straddl" not in str(error):
             raise
         raise _record_too_long(path, filesystem) from error
+    if swallowed >= SWALLOWED_LINES:
+        raise _never_closed(path, swallowed)
     if ragged:
         yield ragged_rows(ragged, keep)
+
+
+def _check_lines(cells: list[pa.Array], path: str) -> None:
+    """Two quotation marks, each of which nothing closes, make all between them one cell."""
+    lines = max(pc.max(pc.count_substring(column, "\n")).as_py() or 0 for column in cells)
+    if lines >= LINES_OF_NO_SENTENCE:
+        raise RequestError(
+            f"{path!r} has a cell of {lines} lines: is a quotation mark before it never closed? "
+            "Where marks are characters like any other, name the file .tsv"
+        )
+
+
+def _never_closed(path: str, lines: int) -> RequestError:
+    return RequestError(
+        f"{path!r} has a row of {lines} lines that has too many or too few cells: a quotation mark "
+        "in it is never closed. Where marks are characters like any other, name the file .tsv"
+    )
 
 
 def _record_too_long(path: str, filesystem: FileSystem) -> RequestError:

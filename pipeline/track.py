@@ -6,6 +6,7 @@ is written here may be written again: a call whose answer was lost can be repeat
 
 import getpass
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -28,12 +29,14 @@ from mlflow.utils.mlflow_tags import (
 
 from pipeline.checkout import find_checkout
 from pipeline.corpus import Corpus
-from pipeline.errors import RequestError, one_line
+from pipeline.errors import RequestError
 from pipeline.pictures import draw_attention, draw_curves
+from pipeline.recipe import Recipe
 from pipeline.tracking_server import Client, create_experiment
 from pipeline.translate import Translator
 
 JOB_TAG = "heliograph.job"
+EXPERIMENT = "heliograph"
 RELEASE, MODIFIED = "heliograph.version", "heliograph.modified"
 
 DATASET_DIGEST_LENGTH = 36
@@ -41,6 +44,13 @@ DATASET_DIGEST_LENGTH = 36
 SOURCE_LENGTH = 30_000
 """MLflow refuses a dataset's source of more than 65,535 characters. Escaped twice, as it is there,
 this grows by a third, or by more where names are full of quotation marks."""
+
+
+def with_experiment(recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe with the experiment that its run goes to, which it need not name; and that."""
+    name = recipe.track.experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    tracked = recipe.track.model_copy(update={"experiment": name})
+    return recipe.model_copy(update={"track": tracked}), name
 
 
 def find_job(
@@ -56,15 +66,9 @@ def find_job(
         run_id: the run to go on with.
 
     Raises:
-        RequestError: the tracking server does not answer; the run is not one of this job.
+        RequestError: the run is not one of this job; the experiment was deleted.
     """
-    try:
-        runs = _runs_of(client, experiment, job_id)
-    except MlflowException as error:
-        raise RequestError(
-            f"tracking server {client.tracking_uri!r} does not answer ({one_line(error)}); "
-            "start it, or correct MLFLOW_TRACKING_URI"
-        ) from error
+    runs = _runs_of(client, experiment, job_id)
     if run_id is not None:
         names = [name for name, run in runs if run.info.run_id == run_id]
         if not names:
@@ -78,6 +82,13 @@ def find_job(
         return f"{job_id}.{_attempt(newest) + 1}", None
     # The oldest: should two starts have raced, both go on in the same one.
     return newest, next(run.info.run_id for name, run in runs if name == newest)
+
+
+def next_job(name: str) -> str:
+    """What the job is called that begins after this one."""
+    number = _attempt(name)
+    stem = name if number == 1 else name.rpartition(".")[0]
+    return f"{stem}.{number + 1}"
 
 
 def job_before(name: str) -> str | None:
@@ -98,7 +109,7 @@ def open_run(
     else:
         tags = {
             JOB_TAG: job_id,
-            MLFLOW_USER: getpass.getuser(),
+            MLFLOW_USER: _user(),
             MLFLOW_SOURCE_NAME: "heliograph train",
             MLFLOW_SOURCE_TYPE: "JOB",
             **code_version(),
@@ -108,6 +119,14 @@ def open_run(
         parameters = [Param(key, str(value)) for key, value in _flatten(recipe)]
         client.log_batch(run.info.run_id, params=parameters)
     return str(run.info.run_id)
+
+
+def _user() -> str:
+    """The name of who runs the job; in a container their number may have none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def run_started(client: Client, run_id: str) -> float:
@@ -187,8 +206,8 @@ def log_attention(
     for number, sample in enumerate(samples, start=1):
         source, target, weights = translator.attention(sample.source, sample.translation)
         for layer, heads in enumerate(weights, start=1):
-            figure = draw_attention(source, target, heads)
-            figure.suptitle(f"decoder layer {layer}: {sample.source}", fontsize=11, wrap=True)
+            title = f"decoder layer {layer}: {sample.source}"
+            figure = draw_attention(title, source, target, heads)
             client.log_figure(run_id, figure, f"attention/sentence-{number}/layer-{layer}.png")
 
 
@@ -213,6 +232,11 @@ def _runs_of(client: Client, experiment: str, job_id: str) -> list[tuple[str, Ru
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return []
+    if found.lifecycle_stage == "deleted":
+        raise RequestError(
+            f"track.experiment {experiment!r} was deleted: `mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}` brings it back, or name another one"
+        )
     query = f"tags.`{JOB_TAG}` LIKE '{job_id}%'"
     runs = client.search_runs(
         [found.experiment_id], query, max_results=1000, order_by=["attributes.start_time ASC"]
@@ -233,7 +257,13 @@ def _experiment_id(client: Client, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    return create_experiment(client, name)
+    try:
+        return create_experiment(client, name)
+    except MlflowException:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)  # another job made it at this very moment
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

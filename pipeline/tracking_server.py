@@ -1,9 +1,12 @@
 """The tracking server: reaching it, and waiting a while for one that does not answer."""
 
+import fcntl
 import os
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -18,6 +21,7 @@ Client: TypeAlias = MlflowClient
 Answer = TypeVar("Answer")
 
 PATIENCE_SECONDS = 300.0
+_IS_A_PAGE = re.compile(r"<!doctype html|<html|JSONDecodeError|Expecting value|404", re.IGNORECASE)
 GIVE_AGAIN = (
     "what was decided up to now is kept; give the same command again when the server is there: "
     "it completes what was begun"
@@ -32,6 +36,82 @@ def connect(uri: str) -> Client:
     """A client of the tracking server at `uri`, which the rest of this process uses too."""
     mlflow.set_tracking_uri(uri)
     return open_client(uri)
+
+
+def open_store(uri: str) -> Client:
+    """`connect`, and one answer from there, so that nothing is begun that could not be kept.
+
+    Raises:
+        RequestError: nobody answers, or not as MLflow does, or what is asked is refused.
+    """
+    try:
+        with _first_alone(uri):
+            client = connect(uri)
+            client.search_experiments(max_results=1)
+    except Exception as error:  # MLflow, SQLAlchemy, requests: whatever opens the store
+        raise RequestError(_unusable(uri, error)) from error
+    return client
+
+
+@contextmanager
+def _first_alone(uri: str) -> Iterator[None]:
+    """Of several processes that meet no database, one makes it and the others wait."""
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if not uri.startswith("sqlite:///") or path.exists() or not path.parent.is_dir():
+        yield
+        return
+    folder = os.open(path.parent, os.O_RDONLY)  # locked itself: no file is left behind
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _unusable(uri: str, error: Exception) -> str:
+    """Why the store cannot be used, and what to change."""
+    text, is_server = one_line(error), uri.startswith(("http://", "https://"))
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+    if status in (401, 403):
+        return (
+            f"tracking server {uri!r} refuses who asks ({text}): set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        )
+    if is_server and _IS_A_PAGE.search(str(error)):
+        return (
+            f"{uri!r} answers, but not as an MLflow server does ({text}): correct "
+            "MLFLOW_TRACKING_URI; behind a login page, set MLFLOW_TRACKING_TOKEN"
+        )
+    if is_server and is_away(error):
+        return (
+            f"tracking server {uri!r} does not answer ({text}); start it, or correct "
+            "MLFLOW_TRACKING_URI"
+        )
+    if found := re.search(r"out-of-date database schema \(found version (\w+)", str(error)):
+        if not _is_known(found[1]):
+            return f"tracking store {uri!r} was made by a newer MLflow than is installed here"
+        return (
+            f"tracking store {uri!r} was made by an older MLflow and was left as it is: back it "
+            f"up, then `mlflow db upgrade {uri}`"
+        )
+    if "://" not in uri or uri.startswith("file:"):
+        return (
+            f"MLFLOW_TRACKING_URI {uri!r} is a folder, and MLflow keeps no runs in folders any "
+            f"more; valid: sqlite:///PATH/mlflow.db, or http://HOST:PORT of a server ({text})"
+        )
+    return (
+        f"tracking store {uri!r} cannot be used ({text}); MLFLOW_TRACKING_URI may be "
+        "http://HOST:PORT, sqlite:///PATH/mlflow.db, or a database's URI such as postgresql://…"
+    )
+
+
+def _is_known(revision: str) -> bool:
+    """Whether the installed MLflow knows that state of a database, which it then can bring up."""
+    scripts = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    return any(scripts.glob(f"{revision}_*.py"))
 
 
 def open_client(uri: str) -> Client:
@@ -96,10 +176,17 @@ def create_experiment(client: Client, name: str, folder: str | None = None) -> s
     database = client.tracking_uri.removeprefix("sqlite:///")
     location = None
     if database != client.tracking_uri:
-        location = (Path(database).resolve().parent / "mlartifacts" / (folder or name)).as_uri()
+        beside = Path(database).resolve().parent / "mlartifacts"
+        location = (beside / _as_one_folder(folder or name)).as_uri()
     # Without this MLflow's pages show the experiment as one of prompts and agents.
     kind = {"mlflow.experimentKind": "custom_model_development"}
     return str(client.create_experiment(name, artifact_location=location, tags=kind))
+
+
+def _as_one_folder(name: str) -> str:
+    """A name that stays inside the folder that it is made in, whatever it has in it."""
+    plain = re.sub(r"[/\\:%#?\x00-\x1f]", lambda found: f"%{ord(found[0]):02X}", name)
+    return plain if plain.strip(". ") else plain.replace(".", "%2E")
 
 
 def patiently(

@@ -24,6 +24,7 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 from pipeline import recipe
+from pipeline.averaging import is_averaged
 from pipeline.errors import JobStopped
 from pipeline.feed import StepShards
 from pipeline.fence import claim
@@ -57,7 +58,7 @@ def train(
         ray.train.TrainingFailedError: the workers failed more than `max_failures` times.
     """
     state = plan.checkpoints.newest_state()
-    if plan.is_finished(state):
+    if plan.is_finished(state) and is_averaged(plan, state):
         return state
     loop = partial(training_loop, replace(plan, start=claim(plan.folder)), board)
     lost = 0

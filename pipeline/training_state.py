@@ -1,6 +1,7 @@
 """Where training stands: all that is neither a weight nor a moment, as JSON beside them."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,15 @@ class Validation:
     loss: float
     bleu: float
     chrf: float
+    exact_match: float = 0.0
+    """Percent of the sentences that were translated to the letter."""
+    metric: str = "bleu"
+    """By which of these it is decided which checkpoint is better: `validation.metric`."""
+
+    @property
+    def score(self) -> float:
+        """By that metric, higher is better."""
+        return -self.loss if self.metric == "loss" else float(getattr(self, self.metric))
 
 
 @dataclass
@@ -76,8 +86,12 @@ class TrainingState:
     """Summed over the whole job, restarts included; what was lost in a failure is counted once."""
 
     def with_validation(self, latest: Validation) -> "TrainingState":
-        """The state after a validation: the best one by BLEU, and how long it has stood."""
-        better = self.best is None or latest.bleu > self.best.bleu
+        """The state after a validation: the best one by its metric, and how long it has stood.
+        Anything is better than what has no loss."""
+        better = self.best is None or (
+            math.isfinite(latest.loss)
+            and (latest.score > self.best.score or not math.isfinite(self.best.loss))
+        )
         return replace(
             self,
             latest=latest,

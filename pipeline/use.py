@@ -8,13 +8,14 @@ from pipeline import registry
 from pipeline.cluster import start_ray
 from pipeline.corpus import prepare_corpus
 from pipeline.engines import ENGINE, Engine, open_engine
-from pipeline.evaluate import evaluate, read_evaluation_set
+from pipeline.evaluate import evaluate, looks_tokenized, read_evaluation_set
 from pipeline.ledger import open_ledger
 from pipeline.model_folder import read_settings
 from pipeline.pinned_sets import pin_set
 from pipeline.recipe import Data, Decoding, Location
 from pipeline.recipe_file import parse_decoding
 from pipeline.source import check_source
+from pipeline.tracking_server import say
 from pipeline.translate import RunsModel
 from pipeline.versions import list_versions, open_registry
 
@@ -39,6 +40,8 @@ def evaluate_model(
     data = None if location is None else _check(location, source, target, split)
     folder = registry.fetch_model(model)
     pairs = read_evaluation_set(folder) if data is None else _read(data, split)
+    if (told := looks_tokenized([target for _, target in pairs])) is not None:
+        say(told)
     scores = evaluate(open_engine(folder, engine), pairs, read_settings(folder))
     return {
         "bleu": scores.bleu,

@@ -11,9 +11,34 @@ from pipeline import recipe
 from pipeline.batches import validation_batches
 from pipeline.evaluate import Scores, score
 from pipeline.tokenizer import Tokenizer
+from pipeline.training_state import Validation
 from pipeline.translate import Translator
 
 Pairs = Sequence[tuple[str, str]]
+
+
+def measure(
+    step: int,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    pairs: Pairs,
+    settings: recipe.Validation,
+    tokens_per_micro_batch: int,
+) -> Validation:
+    """What the model comes to after `step`: the loss on all pairs, the scores of those that
+    `settings` names. Called by all ranks."""
+    loss = validation_loss(model, tokenizer, pairs, tokens_per_micro_batch)
+    scored = pairs[: settings.sentences]
+    scores = validation_scores(model, tokenizer, scored, settings.beam)
+    exact = sum(map(str.__eq__, scores.hypotheses, (target for _, target in scored)))
+    return Validation(
+        step,
+        loss,
+        scores.bleu,
+        scores.chrf,
+        exact_match=100 * exact / len(scored),
+        metric=settings.metric,
+    )
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from pipeline.errors import RequestError
 from pipeline.exports import SEAL, find_exports, sha256
 from pipeline.model_folder import read_settings
 from pipeline.model_uri import RegisteredModel, check_version, tracking_uri, unknown_model
-from pipeline.tracking_server import PatientClient, connect
+from pipeline.tracking_server import Client, PatientClient, open_store
 
 MODEL_FILES = ("model.json", "model.safetensors", "tokenizer.json")
 COMPANIONS = ("recipe.yaml", "evaluation.parquet", "README.md")
@@ -58,17 +58,16 @@ def open_registry() -> PatientClient:
     """A client of the configured store, after one answer from it; later ones are waited for.
 
     Raises:
-        RequestError: there was no answer.
+        RequestError: there was no answer, or a refusal.
     """
-    client = connect(tracking_uri())
-    try:
-        client.search_registered_models(max_results=1)
-    except MlflowException as error:
-        raise RequestError(
-            f"tracking server {client.tracking_uri!r} does not answer ({error}); "
-            "start it, or correct MLFLOW_TRACKING_URI"
-        ) from error
+    open_store(tracking_uri())
     return PatientClient(tracking_uri())
+
+
+def is_registered(client: Client, name: str, number: int) -> bool:
+    """Whether there is such a version; whoever deletes a model deletes them all."""
+    versions = client.search_model_versions(f"name = '{name}'", max_results=10_000)
+    return any(int(version.version) == number for version in versions)
 
 
 def model_exists(client: PatientClient, name: str) -> bool:

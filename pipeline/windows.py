@@ -137,15 +137,16 @@ def cut_micro_batches(source: Numbers, target: Numbers, budget: int) -> list[Num
     return [path[start:end] for start, end in pairwise(cuts)]
 
 
-def deal(costs: Sequence[int], world_size: int) -> list[list[int]]:
+def deal(costs: Sequence[int], world_size: int, first: int = 0) -> list[list[int]]:
     """Share out a step's micro-batches: for each rank the numbers of those it gets, maybe none.
 
-    The costliest first, each to the rank with the least so far.
+    The costliest first, each to the rank with the least so far; of equals to the next from `first`
+    on. With the step's number there, none is always the one that gets more, or none.
     """
     shares: list[list[int]] = [[] for _ in range(world_size)]
     loads = [0] * world_size
     for number in sorted(range(len(costs)), key=lambda number: -costs[number]):
-        rank = loads.index(min(loads))
+        rank = min(range(world_size), key=lambda rank: (loads[rank], (rank - first) % world_size))
         shares[rank].append(number)
         loads[rank] += costs[number]
     return shares

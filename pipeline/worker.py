@@ -23,6 +23,7 @@ from ray.train.torch import get_device
 from ray.train.v2._internal.execution.context import get_train_context
 
 from model import Transformer, inverse_square_root
+from pipeline.averaging import mark_averaged, steps_to_average
 from pipeline.background import BackgroundSaver
 from pipeline.batches import Step, iterate_steps
 from pipeline.checkpoint import Snapshot, average, load_optimizer
@@ -38,6 +39,7 @@ from pipeline.step import (
     autocast_for,
     data_parallel,
     empty_micro_batch,
+    is_out_of_memory,
     make_optimizer,
     model_config,
     over_all_ranks,
@@ -48,7 +50,7 @@ from pipeline.stopwatch import Stopwatch
 from pipeline.telemetry import Telemetry
 from pipeline.tokenizer import Tokenizer
 from pipeline.training_state import Meter, Validation
-from pipeline.validate import validation_loss, validation_scores
+from pipeline.validate import measure
 
 SECONDS_BETWEEN_ASKING = 0.2
 """Between two questions to the driver, whether the user wants to stop."""
@@ -72,6 +74,7 @@ class Worker:
         self.stopping = False
         self._asked, self._answer = 0.0, board.stop_wanted.remote()
         self._restore()
+        self._reported = self.state.step
         self.stopwatch = Stopwatch(self.device)
         self.telemetry = Telemetry(Path(plan.folder).name, self.rank, self.stopwatch)
         self.module = data_parallel(self.model, plan.train.label_smoothing, self.stopwatch)
@@ -81,7 +84,9 @@ class Worker:
             self.snapshot = Snapshot(self.model, self.optimizer, self.tokenizer, plan.recipe_yaml)
             kept = plan.train.keep_checkpoints, plan.train.keep_best
             check = Fence(plan.folder, plan.start).check
-            self.saver = BackgroundSaver(plan.checkpoints, *kept, self._damaged, check)
+            self.saver = BackgroundSaver(
+                plan.checkpoints, *kept, self._damaged, check, plan.is_scheduled
+            )
 
     def __enter__(self) -> "Worker":
         return self
@@ -217,7 +222,7 @@ class Worker:
         try:
             return take()
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise JobStopped(
                 f"step {self.state.step + 1} needs more memory than {self.device} of rank "
@@ -226,8 +231,10 @@ class Worker:
             ) from error
 
     def report(self) -> None:
-        """Sum up the steps since the last report, over all ranks; log them."""
+        """Sum up the steps since the last report, over all ranks; log them. Called by every rank
+        after the same step, also by one that had no micro-batch since the last report."""
         meter, self.meter = over_all_ranks(self.meter, self.device), Meter()
+        self._reported = self.state.step
         self.state = replace(self.state, total=self.state.total.plus(meter))
         if self.log is None:
             return
@@ -263,24 +270,26 @@ class Worker:
         if self.log is not None:
             values = {"valid/loss": measured.loss, "valid/bleu": measured.bleu}
             values |= {"valid/perplexity": math.exp(min(measured.loss, 100.0))}
-            self.log.log(self.state.step, values | {"valid/chrf": measured.chrf})
+            values |= {"valid/chrf": measured.chrf, "valid/exact_match": measured.exact_match}
+            self.log.log(self.state.step, values)
 
     def _measure(self) -> Validation:
         """The model as it is now."""
-        settings, pairs = self.plan.validation, self.validation_pairs
         self.model.eval()
-        loss = validation_loss(
-            self.model, self.tokenizer, pairs, self.plan.batches.tokens_per_micro_batch
-        )
-        scores = validation_scores(
-            self.model, self.tokenizer, pairs[: settings.sentences], settings.beam
+        measured = measure(
+            self.state.step,
+            self.model,
+            self.tokenizer,
+            self.validation_pairs,
+            self.plan.validation,
+            self.plan.batches.tokens_per_micro_batch,
         )
         self.model.train()
-        return Validation(self.state.step, loss, scores.bleu, scores.chrf)
+        return measured
 
     def save(self) -> None:
         """Begin to write a checkpoint; the pause that this costs is logged."""
-        if self.meter.positions:  # the same on all ranks: the state's sums must be whole
+        if self.state.step > self._reported:  # the state's sums must be whole
             self.report()
         if self.saver is None or self.log is None:
             return
@@ -298,13 +307,15 @@ class Worker:
 
     def average(self) -> None:
         """Section 6.1: score the mean of the last checkpoints, and keep it if it is the best."""
-        count = self.plan.train.average_checkpoints
         if self.saver is not None:
             self.saver.finish()
         dist.barrier()  # the last checkpoint is written
-        steps = self.plan.checkpoints.steps()[-count:]
-        if count == 0 or len(steps) < count:
-            return
+        if steps := steps_to_average(self.plan, self.state):
+            self._average(steps)
+        if self.rank == 0:
+            mark_averaged(self.plan, self.state)
+
+    def _average(self, steps: list[int]) -> None:
         with TemporaryDirectory() as temporary:
             folders = [Path(temporary) / str(step) for step in steps]
             for step, folder in zip(steps, folders, strict=True):
@@ -313,13 +324,7 @@ class Worker:
         measured = self._measure()
         if self.log is not None:
             self.log.log(self.state.step, {"valid/bleu_of_average": measured.bleu})
-        if self.state.best is None or measured.bleu > self.state.best.bleu:
+        if self.state.best is None or measured.score > self.state.best.score:
             self.state = replace(self.state, averaged=measured)
             if self.rank == 0:
                 self.plan.averages.save(self.state.step, self.snapshot.take(self.state))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch has a class for it on GPUs only."""
-    on_cpu = "can't allocate memory" in str(error)
-    return on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError)

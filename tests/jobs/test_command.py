@@ -5,13 +5,14 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from jobs.command import Answer, application, command
 from pipeline.errors import RequestError
-from tests.jobs.conftest import ROOT
+from tests.jobs.conftest import ROOT, run_command
 
 
 @pytest.fixture(autouse=True)
@@ -140,3 +141,31 @@ def test_libraries_are_muted_unless_the_user_has_said_otherwise() -> None:
     assert done.stdout.split() == ["true", "1", "False", str(logging.ERROR)]
     assert "lost" in done.stderr
     assert "uploading" not in done.stderr
+
+
+UMLAUTS = """
+from jobs.command import Answer, command, run_alone
+@command
+def verb() -> Answer:
+    return Answer("größe", {"word": "größe"})
+run_alone(verb)
+"""
+
+
+def test_a_terminal_of_ascii_is_told_all_of_it(folder: Path) -> None:
+    """An old container's, or cron's (issue 15, 16)."""
+    done = run_command(
+        ["-c", UMLAUTS, "--json"], folder, {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    )
+    assert done.exit_code == 0, done.stderr
+    text, result = done.stdout.splitlines()
+    assert text == r"gr\xf6\xdfe"
+    assert json.loads(result) == {"word": "größe"}
+
+
+def test_nowhere_to_write_is_no_error_of_the_verb(folder: Path) -> None:
+    words = [sys.executable, "-c", UMLAUTS]
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (closed.returncode, closed.stderr) == (0, "")

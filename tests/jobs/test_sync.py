@@ -9,8 +9,11 @@ from mlflow.tracking import MlflowClient
 from pipeline.events import log_event
 from pipeline.metric_log import MetricLog
 from pipeline.recipe_file import load_recipe
+from pipeline.sync import Delivered, deliver_job
+from pipeline.tracking_server import patiently
 from tests.jobs.conftest import MINIMAL_RECIPE, Finished, run_command
 from tests.tracking_server import Door, MlflowServer
+from tests.waiting import DEADLINE
 
 
 @pytest.fixture
@@ -89,3 +92,37 @@ def test_a_server_that_does_not_know_the_run_says_so(
     assert done.exit_code == 1
     assert "does not take them" in done.stderr
     assert "not found" in done.stderr
+
+
+def test_a_run_that_is_not_known_hinders_no_other(
+    server: MlflowServer, door: Door, folder: Path
+) -> None:
+    """As after the store was made anew, or a run deleted (issue 15, 15)."""
+    client = MlflowClient(server.url)
+    run_id = client.create_run("0").info.run_id
+    leave_metrics(door, job_folder(folder), "0" * 32)
+    leave_metrics(door, job_folder(folder), run_id)
+    door.mode = "open"
+    done = sync(folder, door.url)
+    assert done.exit_code == 1
+    assert f"does not take them (run {'0' * 32}: " in done.stderr
+    assert "150 metrics arrived, the rest stays" in done.stderr
+    assert len(client.get_metric_history(run_id, "train/loss")) == 50
+
+
+def test_at_a_job_s_end_a_server_that_is_away_is_waited_for(
+    server: MlflowServer, door: Door, folder: Path
+) -> None:
+    """Its absence was taken for a refusal (issue 15, 15)."""
+    run_id = MlflowClient(server.url).create_run("0").info.run_id
+    leave_metrics(door, job_folder(folder), run_id)
+    delivered, said = Delivered(), list[str]()
+
+    def say(message: str) -> None:
+        said.append(message)
+        door.mode = "open"
+
+    job = str(job_folder(folder))
+    patiently(lambda: deliver_job(door.url, job, delivered), say, "", DEADLINE)
+    assert len(said) == 1
+    assert (delivered.metrics, delivered.refused) == (150, ())

@@ -170,3 +170,12 @@ def test_whenever_it_is_killed_the_newest_is_whole_and_none_is_lost(
     store.save(step, writer(step))
     store.prune(keep_newest=1)
     assert [entry.base_name for entry in list_folder(*filesystem_of(url))] == [f"step-{step:08d}"]
+
+
+def test_one_that_was_not_scheduled_displaces_none_that_is(storage: str) -> None:
+    """The average at the end would else be of others (issue 15, 8)."""
+    store = CheckpointStore(storage)
+    with BackgroundSaver(store, 2, 0, is_scheduled=lambda step: step % 10 == 0) as saver:
+        for step in (10, 20, 23, 25, 30, 31):
+            saver.save(step, lambda step=step: writer(step, 1.0))
+    assert store.steps() == [20, 30, 31]

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from pipeline.errors import RequestError
 from pipeline.evaluate import (
     evaluation_digest,
+    looks_tokenized,
     read_evaluation_set,
     score,
+    word_cutter,
     write_evaluation_set,
 )
 
@@ -112,3 +115,36 @@ def test_the_digest_is_of_the_text_and_not_of_the_file(tmp_path: Path) -> None:
 def test_a_folder_without_a_pinned_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"no pinned evaluation set \(evaluation.parquet\)"):
         read_evaluation_set(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("reference", "cutter"),
+    [
+        ("Ein Hund läuft über die Straße.", "13a"),
+        ("собака бежит", "13a"),
+        ("개가 달린다", "13a"),  # Korean has spaces
+        ("कुत्ता सड़क पर दौड़ता है", "13a"),
+        ("一只狗在街上跑。", "zh"),
+        ("犬が通りを走っている。", "ja-mecab" if find_spec("MeCab") else "char"),
+        ("สุนัขวิ่งบนถนน", "char"),
+        ("DNA 和 RNA 是核酸，存在于所有生物体内。", "zh"),
+        ("He said 你好 to everybody in the room.", "13a"),
+        ("…", "13a"),
+    ],
+)
+def test_words_are_cut_as_the_script_of_the_references_wants_it(
+    reference: str, cutter: str
+) -> None:
+    assert word_cutter([reference]) == cutter
+    assert f"tok:{cutter}" in score([reference], [reference]).signatures["bleu"]
+
+
+def test_references_that_look_tokenized_are_told() -> None:
+    assert looks_tokenized(["A dog .", "Is it ?", "A cat."]) is not None
+    assert looks_tokenized(["A dog .", "A cat."]) is None
+    assert looks_tokenized([]) is None
+
+
+def test_a_chinese_sentence_that_is_nearly_right_has_a_score() -> None:
+    """By 13a it is one word, and wrong (issue 15, 12)."""
+    assert score(["一只黑狗在街上跑。"] * 5, ["一只白狗在街上跑。"] * 5).bleu > 30

@@ -7,6 +7,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from pipeline.errors import RequestError
+from pipeline.recipe import PairOfFiles
 from pipeline.source import check_source, find_source
 from tests.pipeline.pairs import PAIRS, data, good, jsonl, parquet, rows
 
@@ -22,6 +23,60 @@ def test_lists_and_globs_keep_their_order(tmp_path: Path) -> None:
     assert rows(str(tmp_path / "*" / "?.jsonl")) == good([("deep", "tief")])
     assert len(rows(str(tmp_path / "**" / "*.jsonl"))) == 4
     assert len(rows((tmp_path / "a.jsonl").as_uri())) == 1
+
+
+def test_every_one_of_several_globs_must_match(tmp_path: Path) -> None:
+    """One that does not was passed over where another one did (issue 15, 6)."""
+    (tmp_path / "a.jsonl").write_bytes(jsonl(PAIRS))
+    with pytest.raises(RequestError, match=r"b\*\.jsonl': no such file"):
+        check_source([str(tmp_path / "a*.jsonl"), str(tmp_path / "b*.jsonl")], data(), "train")
+
+
+def test_globs_of_both_sides_are_paired_file_by_file(tmp_path: Path) -> None:
+    """English was paired with English where no German file was there (issue 15, 6)."""
+    sides = PairOfFiles(source=str(tmp_path / "part*.en"), target=str(tmp_path / "part*.de"))
+    for number, (source, target) in enumerate(PAIRS):
+        (tmp_path / f"part{number}.en").write_text(f"{source}\n")
+        (tmp_path / f"part{number}.de").write_text(f"{target}\n")
+    assert rows(sides) == good(PAIRS)
+    (tmp_path / "part1.de").unlink()
+    with pytest.raises(RequestError, match=r"are 3 files and .*part\*\.de' 2: each needs one"):
+        check_source(sides, data(), "train")
+    for path in tmp_path.glob("*.de"):
+        path.unlink()
+    with pytest.raises(RequestError, match=r"part\*\.de': no such file"):
+        check_source(sides, data(), "train")
+
+
+@pytest.mark.parametrize("suffix", [".xz", ".zip"])
+def test_packed_sides_that_are_not_unpacked_are_refused_by_name(
+    tmp_path: Path, suffix: str
+) -> None:
+    for side in ("en", "de"):
+        (tmp_path / f"{side}{suffix}").write_bytes(b"packed")
+    sides = PairOfFiles(source=f"{tmp_path}/en{suffix}", target=f"{tmp_path}/de{suffix}")
+    with pytest.raises(RequestError, match=rf"\{suffix} files are not unpacked here.*\.gz"):
+        check_source(sides, data(), "train")
+
+
+@pytest.mark.parametrize("name", ["train (de) [v1].jsonl", "a?b*.jsonl", ".hidden/ü x.jsonl"])
+def test_a_path_that_is_there_is_that_file_whatever_characters_it_has(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(jsonl(PAIRS))
+    assert rows(str(tmp_path / name)) == good(PAIRS)
+
+
+def test_files_that_datasets_finds_may_have_brackets(tmp_path: Path) -> None:
+    (tmp_path / "train [v1].jsonl").write_bytes(jsonl(PAIRS))
+    assert rows(str(tmp_path)) == good(PAIRS)
+
+
+def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pairs.jsonl").write_bytes(jsonl(PAIRS))
+    assert rows("~/pairs.jsonl") == good(PAIRS)
 
 
 def test_a_folder_is_laid_out_as_on_the_hub(tmp_path: Path) -> None:

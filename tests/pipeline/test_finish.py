@@ -1,5 +1,6 @@
 """Which weights a finished job ends with."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pipeline.errors import JobStopped
 from pipeline.events import read_events
 from pipeline.finish import best_weights
 from pipeline.plan import TrainingPlan
-from pipeline.training_state import TrainingState
+from pipeline.training_state import TrainingState, Validation
 from tests.pipeline.saving import writer
 
 
@@ -71,3 +72,11 @@ def test_none_where_all_are_damaged(plan: TrainingPlan) -> None:
         damage(plan, step)
     with pytest.raises(JobStopped, match=r"no sound checkpoint with a score .* --new"):
         best_weights(plan, TrainingState(step=3))
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_what_has_no_loss_is_not_registered(plan: TrainingPlan, loss: float) -> None:
+    """A short job whose loss exploded registered a model of NaN (issue 15, 7)."""
+    state = TrainingState(step=3).with_validation(Validation(3, loss, 0.0, 0.0))
+    with pytest.raises(JobStopped, match=rf"is {loss} at step 3.* no model is registered"):
+        best_weights(plan, state)

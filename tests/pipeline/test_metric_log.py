@@ -322,6 +322,18 @@ def test_a_spool_that_cannot_be_written_is_an_error_of_the_checkpoint_alone(
     assert steps_arrived(door) == [1, 2]
 
 
+def test_what_another_run_left_and_nobody_takes_hinders_nothing(
+    server: MlflowServer, run_id: str, spool: Path
+) -> None:
+    """The store may have been made anew since (issue 15, 15)."""
+    Spool(str(spool)).append(Segment("0" * 32, [Measurement("loss", 1.0, 1, 1)]))
+    log = MetricLog(server.url, run_id, str(spool))
+    log.log(1, {"loss": 2.0})
+    assert log.close(DEADLINE)
+    assert history(server, run_id) == [(1, 2.0)]
+    assert len(segments(spool)) == 1  # kept: whoever has that store may still want it
+
+
 class Ledger:
     """A server that holds a run in memory and fails as it is told."""
 

@@ -1,5 +1,6 @@
 """What a job may ask of a cluster: refused before Ray would wait for ever."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,17 @@ from ray.train import ScalingConfig
 
 from pipeline.cluster import GROWS_TO, capacity
 from pipeline.errors import RequestError
-from pipeline.placement import ACCELERATOR, Nodes, Placement, Pool, matches, place, place_pool
-from pipeline.recipe import Cluster
+from pipeline.placement import (
+    ACCELERATOR,
+    Nodes,
+    Placement,
+    Pool,
+    idle_workers,
+    matches,
+    place,
+    place_pool,
+)
+from pipeline.recipe import Batches, Cluster
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,6 +88,20 @@ def test_of_an_elastic_job_the_fewest_must_fit() -> None:
     assert placement == Placement(8, 8, use_gpu=True)
     with pytest.raises(RequestError, match=r"cluster\.min_workers: 5 GPU workers.* 4 GPUs"):
         place(Cluster(min_workers=5, workers=8, gpu=True), four)
+
+
+def test_workers_that_would_have_nothing_to_do_are_named_with_what_would_help() -> None:
+    """The paper's batch on eight GPUs (issue 15, 3)."""
+    batches = Batches(tokens_per_micro_batch=4096, tokens_per_step=25_000)
+    said = idle_workers(batches, workers=8)
+    assert said is not None
+    assert "of 8 workers 2 have nothing to do" in said
+    for changes in ({"tokens_per_micro_batch": 3125}, {"tokens_per_step": 32_768}):
+        (key, value), *_ = changes.items()
+        assert re.search(rf"batches\.{key} at \w+ {value}\b", said)
+        assert idle_workers(batches.model_copy(update=changes), workers=8) is None
+    assert said.endswith("or cluster.workers 6")
+    assert idle_workers(batches, workers=6) is None
 
 
 def test_workers_go_to_the_nodes_that_are_asked_for() -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import random
 from pathlib import Path
@@ -257,3 +258,45 @@ def test_a_file_that_may_not_be_opened_is_not_called_damaged(tmp_path: Path) -> 
     os.remove(tmp_path / "a.jsonl")
     with pytest.raises(RequestError, match=r"a\.jsonl' cannot be read: .*[Nn]o such file"):
         list(found.tables(0))
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_stray_quotation_mark_is_said(tmp_path: Path, closed: bool) -> None:
+    """All up to the next one were a single row (issue 15, 6)."""
+    lines = ["en,de", *(f"a {number},b {number}" for number in range(400))]
+    lines[100] = '"a 99,b 99'
+    if closed:
+        lines[300] = 'a 299",b 299'
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RequestError, match=r"quotation mark .*never closed"):
+        rows(str(path))
+
+
+def test_cells_of_a_few_lines_are_cells(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text('en,de\n"a\nb\nc\nd\ne","f"\n')
+    assert rows(str(path)) == good([("a\nb\nc\nd\ne", "f")])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps([{"en": "a", "de": "b"}]),
+        json.dumps([{"en": "a", "de": "b"}], indent=2),
+        json.dumps({"data": [{"en": "a", "de": "b"}]}, indent=2),
+    ],
+)
+def test_json_that_is_no_lines_is_told_from_damage(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pairs.json").write_text(text)
+    with pytest.raises(RequestError, match=r"one JSON value; .* an object on each line.*jq -c"):
+        rows(str(tmp_path / "pairs.json"))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_other_encodings_are_named(tmp_path: Path, name: str, encoding: str) -> None:
+    content = '{"en": "a", "de": "b"}' if name == "a.jsonl" else "en\tde\na\tb"
+    (tmp_path / name).write_bytes(content.encode(encoding))
+    with pytest.raises(RequestError, match=f"is {encoding.upper()}, and what is read is UTF-8"):
+        rows(str(tmp_path / name))

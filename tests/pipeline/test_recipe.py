@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from pipeline.errors import RequestError
+from pipeline.placement import idle_workers
 from pipeline.recipe import PairOfFiles, Recipe
 from pipeline.recipe_file import load_recipe, parse_recipe
 
@@ -28,6 +29,12 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(MINIMAL)
     return path
+
+
+@pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_recipes_keep_every_worker_at_work(shipped: Path) -> None:
+    recipe = load_recipe(shipped)
+    assert idle_workers(recipe.batches, recipe.cluster.workers) is None
 
 
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
@@ -72,6 +79,33 @@ def test_a_file_that_is_no_recipe(text: str, path: Path) -> None:
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(RequestError, match=r"recipe\.yaml"):
         load_recipe(path)
+
+
+def test_a_key_that_is_given_twice_is_named_with_its_lines(path: Path) -> None:
+    """The second one would win in silence (issue 15, 10)."""
+    path.write_text(f"{MINIMAL}model: {{width: 32}}\nseed: 3\nmodel: {{heads: 4}}\n")
+    with pytest.raises(
+        RequestError, match=r"recipe\.yaml': 'model' is given twice, in lines 4 and 6"
+    ):
+        load_recipe(path)
+
+
+def test_names_that_yaml_takes_for_something_else_are_names(path: Path) -> None:
+    """Norwegian, for one (issue 15, 10)."""
+    path.write_text(MINIMAL.replace("name: tiny", "name: 2026-05-01"))
+    recipe = load_recipe(path, ["data.source=no", "data.target=on", "data.drop_identical=true"])
+    assert (recipe.name, recipe.data.source, recipe.data.target) == ("2026-05-01", "no", "on")
+    assert recipe.data.drop_identical
+    assert load_recipe(path, ["data.drop_identical=yes"]).data.drop_identical
+    assert parse_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+    with pytest.raises(RequestError, match="name: 7: must be text: put quotation marks around it"):
+        load_recipe(path, ["name=007"])
+
+
+def test_a_glob_needs_no_quotation_marks_as_an_override(path: Path) -> None:
+    assert load_recipe(path, ["data.train=*.tsv"]).data.train == "*.tsv"
+    with pytest.raises(RequestError, match="needs quotation marks"):
+        load_recipe(path, ["data.train=[*.tsv]"])
 
 
 def test_overrides_are_yaml_and_the_last_one_wins(path: Path) -> None:

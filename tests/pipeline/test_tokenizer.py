@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from shutil import rmtree
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pytest
@@ -14,10 +14,19 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
+import pipeline.tokenizer
 from pipeline import recipe
 from pipeline.corpus import Corpus
 from pipeline.grammar import pairs
-from pipeline.tokenizer import END, PAD, SPECIAL_TOKENS, START, Tokenizer, train_tokenizer
+from pipeline.tokenizer import (
+    END,
+    PAD,
+    SPECIAL_TOKENS,
+    START,
+    Tokenizer,
+    byte_of_characters,
+    train_tokenizer,
+)
 from tests.pipeline.small_corpus import write_corpus
 
 KINDS = ("bpe", "unigram")
@@ -132,6 +141,27 @@ def test_a_trained_tokenizer_is_found_again(kind: str, storage: str, tmp_path: P
         train_tokenizer(corpus, config.model_copy(update={"vocabulary_size": 301}), storage)
 
 
+def test_of_two_jobs_that_train_it_at_once_the_first_s_is_both_s(
+    storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unigram's trainer does not give the same twice (issue 15, 4)."""
+    corpus = write_corpus(tmp_path / "corpus", pairs("train")[:100], piece_rows=10)
+    config = recipe.Tokenizer(kind="unigram", vocabulary_size=300)
+    train, first = pipeline.tokenizer._train, b""
+
+    def trained_meanwhile(*arguments: Any) -> Tokenizer:
+        nonlocal first
+        monkeypatch.setattr("pipeline.tokenizer._train", train)
+        first = Path(train_tokenizer(corpus, config, storage)).read_bytes()
+        other = config.model_copy(update={"vocabulary_size": 310})
+        return train(arguments[0], other, arguments[2])
+
+    monkeypatch.setattr("pipeline.tokenizer._train", trained_meanwhile)
+    path = Path(train_tokenizer(corpus, config, storage))
+    assert path.read_bytes() == first
+    assert [file.name for file in path.parent.iterdir()] == ["tokenizer.json"]
+
+
 def test_storage_may_be_a_url(corpus: Corpus, tmp_path: Path) -> None:
     path = train_tokenizer(corpus, recipe.Tokenizer(vocabulary_size=300), f"file://{tmp_path}/")
     assert path.startswith(f"file://{tmp_path}/tokenizers/")
@@ -201,3 +231,28 @@ def test_words_have_a_character_for_each_byte(
     tokenizer = trained[kind]
     words = tokenizer.words(text)
     assert sum(map(len, words)) == len(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("It's 12 dogs, isn't it?", ["It", "'s", " 12", " dogs", ",", " isn", "'t", " it", "?"]),
+        ("हिन्दी भाषा", ["हिन्दी", " भाषा"]),
+        ("שָׁלוֹם עולם", ["שָׁלוֹם", " עולם"]),
+        ("مَرْحَبًا بالعالم", ["مَرْحَبًا", " بالعالم"]),
+        (unicodedata.normalize("NFD", "Café über"), ["Cafe\u0301", " u\u0308ber"]),
+        ("人人生而自由，在尊严和权利上", ["人人生而自由", "，", "在尊严和权利上"]),
+        ("一二三四五六七八九十", ["一二三四五六七八", "九十"]),
+        ("ラーメンが好き", ["ラーメンが好き"]),
+        ("กำลังเรียนภาษาไทย", ["กำลังเรียน", "ภาษาไทย"]),
+        ("DNA和RNA", ["DNA", "和", "RNA"]),
+    ],
+)
+def test_words_are_those_of_every_script(
+    trained: dict[str, Tokenizer], text: str, words: list[str]
+) -> None:
+    """No token crosses them: what is cut too small is never learned (issue 15, 11)."""
+    found = trained["bpe"].words(text)
+    assert [
+        bytes(byte_of_characters()[character] for character in word).decode() for word in found
+    ] == words

@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 from pipeline import track
 from pipeline.errors import RequestError
 from pipeline.model_uri import tracking_uri
+from pipeline.recipe_file import parse_recipe
 from pipeline.tracking_server import connect
 
 
@@ -68,11 +69,60 @@ def test_a_run_s_start_stays_when_it_is_continued(client: MlflowClient, run_id: 
     assert track.run_started(client, run_id) == started
 
 
-def test_a_server_that_does_not_answer_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    client = connect("http://127.0.0.1:9")
-    with pytest.raises(RequestError, match=r"127\.0\.0\.1:9.*does not answer.*MLFLOW_TRACKING_URI"):
-        track.find_job(client, "experiment", "job")
+def test_a_deleted_experiment_is_named_with_the_way_back(client: MlflowClient) -> None:
+    """Before anything is prepared (issue 15, 14)."""
+    number = client.create_experiment("gone")
+    client.delete_experiment(number)
+    with pytest.raises(
+        RequestError, match=rf"track\.experiment 'gone' was deleted.*restore .*-id {number}\b"
+    ):
+        track.find_job(client, "gone", "job-1")
+
+
+def test_an_experiment_that_another_job_makes_meanwhile_is_used(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(client: MlflowClient, name: str) -> str:
+        client.create_experiment(name)
+        return str(client.create_experiment(name))
+
+    monkeypatch.setattr("pipeline.track.create_experiment", too_late)
+    run_id = track.open_run(client, "crowded", "job-1", "job", {})
+    experiment = client.get_experiment_by_name("crowded")
+    assert client.get_run(run_id).info.experiment_id == experiment.experiment_id
+
+
+def test_the_experiment_is_the_recipe_s_then_the_variable_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = parse_recipe(
+        {"name": "a", "data": {"train": "a", "validation": "a"}, "train": {"steps": 1}}
+    )
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    assert track.with_experiment(recipe)[1] == "heliograph"
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from the platform")
+    completed, name = track.with_experiment(recipe)
+    assert completed.track.experiment == name == "from the platform"
+    assert completed.job_id == recipe.job_id
+    asked = recipe.model_copy(
+        update={"track": recipe.track.model_copy(update={"experiment": "own"})}
+    )
+    assert track.with_experiment(asked)[1] == "own"
+
+
+def test_a_job_begun_anew_where_the_store_knows_none_has_the_next_name() -> None:
+    assert [track.next_job(name) for name in ("a-12", "a-12.2", "a-12.9")] == [
+        "a-12.2", "a-12.3", "a-12.10",
+    ]  # fmt: skip
+
+
+def test_a_user_without_a_name(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is given a number (issue 15, 16)."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    run_id = track.open_run(client, "experiment", "job-7", "job", {})
+    assert client.get_run(run_id).data.tags["mlflow.user"] == "54321"
 
 
 def test_a_job_begun_anew_has_a_run_and_a_name_of_its_own(client: MlflowClient) -> None:

@@ -1,9 +1,11 @@
 """Best score and patience, and that no random state is needed to go on."""
 
+import math
 import random
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,30 @@ def test_patience_counts_validations_since_the_best(scores: list[float]) -> None
     assert state.best.step == best
     assert state.validations_without_better == len(scores) - 1 - best
     assert TrainingState.from_json(state.to_json()) == state
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"), [("bleu", 1), ("chrf", 2), ("loss", 3), ("exact_match", 4)]
+)
+def test_the_metric_decides_what_is_better(metric: str, best: int) -> None:
+    state = TrainingState()
+    for step in range(1, 5):
+        measured = {"loss": 2.0, "bleu": 10.0, "chrf": 10.0, "exact_match": 10.0}
+        better = ("bleu", "chrf", "loss", "exact_match")[step - 1]
+        measured[better] += -1 if better == "loss" else 1
+        state = state.with_validation(Validation(step, metric=metric, **measured))
+    assert state.best is not None
+    assert state.best.step == best
+    assert TrainingState.from_json(state.to_json()) == state
+
+
+def test_what_has_no_loss_is_never_better() -> None:
+    state = TrainingState().with_validation(Validation(1, math.nan, 0.0, 0.0))
+    assert state.with_validation(Validation(2, math.nan, 9.0, 9.0)).validations_without_better == 1
+    better = state.with_validation(Validation(2, 1.0, 0.0, 0.0))
+    assert better.best is not None
+    assert better.best.step == 2
+    assert better.with_validation(Validation(3, math.inf, 9.0, 9.0)).best == better.best
 
 
 def test_all_of_it_comes_back() -> None:

@@ -59,6 +59,13 @@ def test_a_step_is_dealt_whole_and_evenly(costs: list[int], world_size: int) -> 
     assert max(loads) - min(loads) <= max(costs, default=0)
 
 
+@given(count=st.integers(1, 20), world_size=st.integers(1, 9))
+def test_what_is_equal_is_dealt_round(count: int, world_size: int) -> None:
+    """Else the same ranks have less to do, or nothing, at every step (issue 15, 3)."""
+    steps = [deal([100] * count, world_size, step) for step in range(world_size)]
+    assert {sum(len(shares[rank]) for shares in steps) for rank in range(world_size)} == {count}
+
+
 @given(pieces=st.integers(1, 60), window_pieces=st.integers(1, 20), seed=st.integers(0, 9))
 def test_an_epochs_windows_hold_every_piece_once(
     pieces: int, window_pieces: int, seed: int
