@@ -18,7 +18,7 @@ from pipeline.engines import ENGINE, open_engine
 from pipeline.errors import RequestError
 from pipeline.evaluate import Pairs, evaluation_digest
 from pipeline.model_folder import WEIGHTS
-from pipeline.recipe import Evaluate
+from pipeline.recipe import Search
 from pipeline.tracking_server import PatientClient
 from pipeline.translate import RunsModel
 from pipeline.versions import download, fetch_version
@@ -30,7 +30,7 @@ TRANSLATIONS = "heliograph.translations."
 class VersionContender:
     """A version that translates as `settings` say; see `gate.Contender`."""
 
-    def __init__(self, client: PatientClient, version: ModelVersion, settings: Evaluate) -> None:
+    def __init__(self, client: PatientClient, version: ModelVersion, settings: Search) -> None:
         self.number = int(version.version)
         self._client = client
         self._version = version
@@ -82,7 +82,7 @@ def keep_translations(
     client: PatientClient,
     version: ModelVersion,
     pairs: Pairs,
-    settings: Evaluate,
+    settings: Search,
     hypotheses: Sequence[str],
 ) -> None:
     """Keep what a version made of the pairs' sources, for later comparisons."""
@@ -98,8 +98,8 @@ def _path(number: int, key: str) -> str:
     return f"translations/version-{number}/{key}.json"
 
 
-def _key(pairs: Pairs, settings: Evaluate) -> str:
-    said = [evaluation_digest(pairs), settings.model_dump(), ENGINE]
+def _key(pairs: Pairs, settings: Search) -> str:
+    said = [evaluation_digest(pairs), settings.search_settings(), ENGINE]
     return _sha256(json.dumps(said, sort_keys=True))[:16]
 
 

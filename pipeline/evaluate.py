@@ -4,7 +4,7 @@ the pinned set of pairs that a model was scored on."""
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, one_line
 from pipeline.recipe import Evaluate
 
 if TYPE_CHECKING:  # torch, which scoring itself does without
@@ -48,7 +48,7 @@ class Scores:
     """Scores of a whole set, from 0 to 100, higher is better.
 
     Attributes:
-        bleu: corpus BLEU, cased, with the words that `word_cutter` chooses (Post, 2018).
+        bleu: corpus BLEU, cased (Post, 2018).
         chrf: chrF2, characters up to 6-grams (Popović, 2015).
         signatures: by metric, sacrebleu's account of how the score was computed.
         hypotheses: what was scored, in the order of the set.
@@ -68,11 +68,16 @@ def evaluate(engine: "RunsModel", pairs: Pairs, settings: Evaluate) -> Scores:
         RequestError: there are no pairs.
     """
     hypotheses = engine.translate([source for source, _ in pairs], settings)
-    return score(hypotheses, [target for _, target in pairs])
+    return score(hypotheses, [target for _, target in pairs], settings.tokenize)
 
 
-def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
+def score(
+    hypotheses: Sequence[str], references: Sequence[str], tokenize: str | None = None
+) -> Scores:
     """Score one hypothesis per reference.
+
+    Args:
+        tokenize: what BLEU's words are; None: as `word_cutter` chooses.
 
     Raises:
         RequestError: there are none.
@@ -80,7 +85,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> Scores:
     assert len(hypotheses) == len(references), "one hypothesis per reference"
     if not hypotheses:
         raise RequestError("the evaluation set is empty: a score needs at least one sentence pair")
-    metrics = make_metrics(references)
+    metrics = make_metrics(references, tokenize)
     found = {
         name: metric.corpus_score(list(hypotheses), [list(references)]).score
         for name, metric in metrics.items()
@@ -104,10 +109,25 @@ def sentence_scores(hypotheses: Sequence[str], references: Sequence[str]) -> lis
     ]
 
 
-def make_metrics(references: Sequence[str]) -> dict[str, Any]:
+def make_metrics(references: Sequence[str], tokenize: str | None = None) -> dict[str, Any]:
     """sacrebleu's metrics for such references, by the names they have here."""
     # force: no warning where many lines end in a spaced full stop; it does not change the score.
-    return {"bleu": BLEU(tokenize=word_cutter(references), force=True), "chrf": CHRF()}
+    bleu = BLEU(tokenize=tokenize or word_cutter(references), force=True)
+    return {"bleu": bleu, "chrf": CHRF()}
+
+
+def check_tokenizer(settings: Evaluate) -> None:
+    """Before anything is trained: what BLEU is to count is there.
+
+    Raises:
+        RequestError: sacrebleu's tokenizer needs a package, or a download, that is not there.
+    """
+    try:
+        BLEU(tokenize=settings.tokenize or "13a")
+    except (ImportError, RuntimeError, OSError) as error:
+        raise RequestError(
+            f"evaluate.tokenize {settings.tokenize!r} cannot be used here: {one_line(error)}"
+        ) from error
 
 
 def word_cutter(references: Sequence[str]) -> str:
@@ -131,6 +151,18 @@ def word_cutter(references: Sequence[str]) -> str:
     if 20 * scripts["kana"] < unspaced:
         return "zh"
     return "ja-mecab" if find_spec("MeCab") and find_spec("ipadic") else "char"
+
+
+def check_references(pairs: Pairs, settings: Evaluate) -> Iterator[str]:
+    """What to tell of a validation set, or of a part of it, before a model is chosen by it."""
+    references = [target for _, target in pairs]
+    if (told := looks_tokenized(references)) is not None:
+        yield told
+    if settings.tokenize is None and (chosen := word_cutter(references)) != "13a":
+        yield (
+            f"BLEU takes its words from sacrebleu's {chosen!r}, by the script of the validation "
+            "set's targets; evaluate.tokenize names another"
+        )
 
 
 def looks_tokenized(references: Sequence[str]) -> str | None:

@@ -69,7 +69,7 @@ def export_engine(model: str, engine: Engine, max_loss: float) -> dict[str, Any]
         network, tokenizer = load_model(scratch)
         convert(network, tokenizer, export, PRECISIONS[engine])
         write_seal(export, scratch, f"ctranslate2 {installed_version('ctranslate2')}")
-        check = compare(scratch, engine, pairs, Decoding(**read_settings(folder).model_dump()))
+        check = compare(scratch, engine, pairs, Decoding.like(read_settings(folder)))
         _judge(engine, check, max_loss)
         hand_over(export, check)
         size = size_of(export)

@@ -38,12 +38,14 @@ class Case:
         champion: None: there is none yet.
         pairs: the evaluation set that is pinned to the challenger.
         sets: the other sets, by name.
+        tokenize: what BLEU's words are; see `evaluate.score`.
     """
 
     challenger: Contender
     champion: Contender | None
     pairs: Pairs
     sets: Mapping[str, Pairs] = field(default_factory=dict)
+    tokenize: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def _(rule: Better, case: Case) -> Finding:
         [target for _, target in case.pairs],
         rule.metric,
         rule.samples,
+        case.tokenize,
     )
     passed = found.gain > 0 and found.gain >= rule.margin and (rule.p == 1 or found.p < rule.p)
     asked = f"{rule.margin:+g}" if rule.margin else "any gain"
@@ -106,10 +109,11 @@ def _(rule: NotWorse, case: Case) -> Finding:
         return NO_CHAMPION
     pairs = case.sets[rule.set]
     references = [target for _, target in pairs]
-    new, old = (
-        float(getattr(score(contender.translations(pairs), references), rule.metric))
+    scores = (
+        score(contender.translations(pairs), references, case.tokenize)
         for contender in (case.challenger, case.champion)
     )
+    new, old = (float(getattr(each, rule.metric)) for each in scores)
     reason = (
         f"{rule.metric} {new:.2f} on {rule.set}, {new - old:+.2f} beside the champion's {old:.2f}; "
         f"it may lose {rule.tolerance:g}"

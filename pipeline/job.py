@@ -12,6 +12,7 @@ from pipeline.checkpoint_store import CheckpointStore
 from pipeline.cluster import capacity, start_ray
 from pipeline.corpus import Corpus
 from pipeline.errors import JobStopped, one_line
+from pipeline.evaluate import check_tokenizer
 from pipeline.event_log import EventLog
 from pipeline.finish import best_weights, finish
 from pipeline.job_data import check_contents, check_sources, has_begun
@@ -53,6 +54,7 @@ def run_training_job(
     """
     check_data(recipe.data)
     check_here(recipe.cluster)
+    check_tokenizer(recipe.evaluate)
     client = open_store(tracking_uri())
     recipe, experiment = track.with_experiment(recipe)
     job, run_id = track.find_job(client, experiment, recipe.job_id, new=new, run_id=run_id)
@@ -140,6 +142,7 @@ def plan_of(
         augment=recipe.augment,
         train=recipe.train,
         validation=recipe.validation,
+        bleu_tokenizer=recipe.evaluate.tokenize,
         log_every_steps=recipe.track.every_steps,
         threads=recipe.cluster.threads_per_worker,
         recipe_yaml=recipe.to_yaml(),

@@ -20,7 +20,7 @@ from model import Transformer
 from model.attention import CrossAttention, SelfAttention
 from model.blocks import DecoderLayer, EncoderLayer, FeedForward, Residual
 from pipeline.errors import RequestError
-from pipeline.recipe import Evaluate
+from pipeline.recipe import Search
 from pipeline.tokenizer import END, PAD, SPECIAL_TOKENS, START, Tokenizer
 
 if TYPE_CHECKING:  # an optional package, loaded by those functions that need it
@@ -45,9 +45,7 @@ def check_marian(model: Transformer) -> None:
         ) from error
 
 
-def write_marian(
-    model: Transformer, tokenizer: Tokenizer, settings: Evaluate, folder: Path
-) -> None:
+def write_marian(model: Transformer, tokenizer: Tokenizer, settings: Search, folder: Path) -> None:
     """Write what `MarianMTModel.from_pretrained` and `AutoTokenizer.from_pretrained` read.
 
     Args:
@@ -57,7 +55,7 @@ def write_marian(
     _write_tokenizer(tokenizer, folder)
 
 
-def to_marian(model: Transformer, settings: Evaluate) -> "MarianMTModel":
+def to_marian(model: Transformer, settings: Search) -> "MarianMTModel":
     """The same function as a MarianMT, in evaluation mode."""
     from transformers import MarianMTModel
 

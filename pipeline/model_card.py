@@ -108,7 +108,11 @@ class ModelCard:
     @cached_property
     def _intervals(self) -> dict[str, float]:
         references = [target for _, target in self.pairs]
-        return {name: confidence(self.scores.hypotheses, references, name)[1] for name in METRICS}
+        tokenize = self.recipe.evaluate.tokenize
+        return {
+            name: confidence(self.scores.hypotheses, references, name, tokenize=tokenize)[1]
+            for name in METRICS
+        }
 
     def _score(self, metric: str) -> float:
         return self.scores.bleu if metric == "bleu" else self.scores.chrf

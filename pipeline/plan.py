@@ -31,6 +31,8 @@ class TrainingPlan:
     run_id: str
     run_started: float
     """Seconds since 1970."""
+    bleu_tokenizer: str | None = None
+    """As `evaluate.tokenize` says."""
     start: str = ""
     """Of this job, the one that its folder belongs to; see `fence.claim`."""
 

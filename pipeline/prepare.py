@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.budget import check_budget, check_weights
 from pipeline.corpus import Corpus, prepare_corpus
 from pipeline.errors import RequestError
+from pipeline.evaluate import SENTENCES_LOOKED_AT, check_references
 from pipeline.mixture import Mixture
 from pipeline.recipe import Augment, Recipe
 from pipeline.source import describe
@@ -70,7 +71,11 @@ def prepare(recipe: Recipe, *, tokenize: bool) -> Prepared:
         (describe(location), corpus, data.max_dropped_share)
         for corpus, (location, data, _) in zip(corpora, recipe.data.ingredients, strict=True)
     ]
-    told = (*check_weights(texts), *check_budget(ingredients, tokenizer, recipe.batches))
+    told = (
+        *check_weights(texts),
+        *check_budget(ingredients, tokenizer, recipe.batches),
+        *check_references(validation.head(SENTENCES_LOOKED_AT), recipe.evaluate),
+    )
     if sampled:
         return Prepared(texts, validation, path, None, told)
     tokens = _tokens(corpora, tokenizer, storage, tokenize)

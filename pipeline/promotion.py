@@ -162,7 +162,7 @@ class _Promotion:
         rules = read_gate(folder / RECIPE) if self._rules is None else self._rules
         pairs = read_evaluation_set(folder)
         sets = self._sets(rules, here, ledger, read_direction(folder / RECIPE))
-        case = Case(challenger, champion, pairs, sets)
+        case = Case(challenger, champion, pairs, sets, settings.tokenize)
         verdicts = judge(rules, case)
         record = make_record(
             "gate" if self._force is None else "force",

@@ -62,7 +62,7 @@ class TranslationModel(PythonModel):  # type: ignore[misc]  # MLflow has no type
     def _translate(self, texts: list[str], params: Mapping[str, Any]) -> list[Any]:
         wanted = {key: value for key, value in params.items() if key != "engine"}
         engine = self._engine(params.get("engine", ENGINE))
-        settings = Decoding(**(dict(self.settings) | wanted))
+        settings = Decoding.like(self.settings, **wanted)
         if settings.n_best == 1:
             return engine.translate(texts, settings)
         return [

@@ -7,7 +7,7 @@ a second, before torch or Ray are loaded. Lengths are in tokens, durations in op
 import hashlib
 import json
 import re
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -235,8 +235,12 @@ class Validation(Section):
     """Stop after this many validations without a better one. None: never."""
 
 
-class Evaluate(Section):
-    """How a finished model is decoded for its score; recorded with every score."""
+BleuTokenizer = Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "char", "none"]
+"""Of sacrebleu's. ja-mecab and ko-mecab need one more package, flores200 a download."""
+
+
+class Search(Section):
+    """How a sentence is decoded."""
 
     beam: int = Field(5, ge=1)
     length_penalty: float = Field(1.0, ge=0)
@@ -250,6 +254,18 @@ class Evaluate(Section):
     """No sequence of this many tokens comes twice in a translation. 0: any may."""
     tokens_per_batch: int = Field(4096, ge=1)
     """Source tokens decoded together, beams not counted."""
+
+    def search_settings(self) -> dict[str, Any]:
+        """These settings alone, of whatever more there are."""
+        return self.model_dump(include=set(Search.model_fields))
+
+
+class Evaluate(Search):
+    """How a finished model is decoded and scored; recorded with every score."""
+
+    tokenize: BleuTokenizer | None = None
+    """What counts as a word for BLEU: one of sacrebleu's tokenizers. None: by the script of the
+    targets, see `pipeline.evaluate.word_cutter`."""
 
 
 class Sampling(Section):
@@ -265,13 +281,18 @@ class Sampling(Section):
     """The same seed, sentence and settings draw the same translation, whatever is in the batch."""
 
 
-class Decoding(Evaluate):
+class Decoding(Search):
     """What somebody who asks for translations may ask for besides."""
 
     n_best: int = Field(1, ge=1)
     """Translations of each sentence, the best first; at most `beam`, unless they are sampled."""
     sampling: Sampling | None = None
     """None: beam search."""
+
+    @classmethod
+    def like(cls, settings: Search, **wanted: Any) -> "Decoding":
+        """As `settings` have it, but for what is wanted."""
+        return cls(**settings.model_dump(include=set(cls.model_fields)) | wanted)
 
     @model_validator(mode="after")
     def _beam_holds_them(self) -> "Decoding":

@@ -20,6 +20,7 @@ from pipeline.recipe import (
     Recipe,
     Registry,
     Sampling,
+    Search,
     Section,
 )
 from pipeline.rules import RULES, Gate
@@ -103,7 +104,7 @@ def read_evaluate(path: Path) -> Evaluate:
         raise RequestError(f"recipe {str(path)!r} cannot be read: {one_line(error)}") from error
 
 
-def parse_decoding(base: Evaluate | None, overrides: Sequence[str]) -> Decoding:
+def parse_decoding(base: Search | None, overrides: Sequence[str]) -> Decoding:
     """A model's own decoding settings with `key=value` overrides: beam=1, sampling.top_k=10. `base`
     is None while they are not known: then the overrides alone are looked at.
 
@@ -111,7 +112,7 @@ def parse_decoding(base: Evaluate | None, overrides: Sequence[str]) -> Decoding:
         RequestError: a key is unknown, a value is invalid.
     """
     # Any number of translations may be among those that an unknown beam finds.
-    tree = {"beam": sys.maxsize} if base is None else base.model_dump()
+    tree = {"beam": sys.maxsize} if base is None else base.search_settings()
     for override in overrides:
         _apply_override(tree, override)
     return _checked(Decoding, tree)

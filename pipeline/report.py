@@ -60,7 +60,7 @@ def write_report(
         references = [target for _, target in pairs]
         parts += [
             f"<h2>Scores on {len(pairs):,} sentences, with 95 % confidence intervals</h2>",
-            _scores(_sides(record), references, challenger, champion),
+            _scores(record, references, challenger, champion),
         ]
         if champion is not None:
             parts += _sentences(_sides(record), pairs, challenger, champion)
@@ -97,17 +97,18 @@ def _sides(record: Record) -> list[str]:
 
 
 def _scores(
-    sides: Sequence[str],
+    record: Record,
     references: Sequence[str],
     new: Sequence[str],
     old: Sequence[str] | None,
 ) -> str:
+    tokenize = record.details.get("decoding", {}).get("tokenize")
     rows = []
     for metric, title in (("bleu", "BLEU"), ("chrf", "chrF")):
         if old is None:
-            figures = [_score(*confidence(new, references, metric))]
+            figures = [_score(*confidence(new, references, metric, tokenize=tokenize))]
         else:
-            found = compare(new, old, references, metric)
+            found = compare(new, old, references, metric, tokenize=tokenize)
             figures = [
                 _score(found.challenger, found.challenger_ci),
                 _score(found.champion, found.champion_ci),
@@ -116,7 +117,7 @@ def _scores(
             ]
         rows.append([title, *figures])
     more = [] if old is None else ["difference", "sacrebleu's signature"]
-    return _table(["metric", *sides, *more], rows)
+    return _table(["metric", *_sides(record), *more], rows)
 
 
 def _score(score: float, interval: float) -> str:

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from starlette.requests import ClientDisconnect, Request
 
-from pipeline.recipe import Decoding, Evaluate
+from pipeline.recipe import Decoding, Search
 from pipeline.serve_limits import Limits
 from pipeline.serve_replica import Work
 
@@ -140,7 +140,7 @@ def printable(text: str) -> str:
 
 
 def plan_work(
-    body: TranslateBody, scored_with: Evaluate, tokenizer: CountsTokens, limits: Limits
+    body: TranslateBody, scored_with: Search, tokenizer: CountsTokens, limits: Limits
 ) -> tuple[Work, int]:
     """What a replica is asked to do, and the source tokens of it.
 
@@ -198,7 +198,7 @@ def _prefixes(body: TranslateBody, limits: Limits) -> tuple[str, ...] | None:
     return tuple(body.prefix if len(body.prefix) > 1 else body.prefix * len(body.text))
 
 
-def _settings(body: TranslateBody, scored_with: Evaluate, limits: Limits) -> Decoding:
+def _settings(body: TranslateBody, scored_with: Search, limits: Limits) -> Decoding:
     for name in ("beam", "alternatives"):
         value = getattr(body, name)
         if value is not None and value > limits.beam:
@@ -206,12 +206,12 @@ def _settings(body: TranslateBody, scored_with: Evaluate, limits: Limits) -> Dec
     asked = body.model_dump(
         include={"beam", "length_penalty", "no_repeat_ngram"}, exclude_none=True
     )
-    settings = scored_with.model_dump() | asked
-    if body.alternatives > settings["beam"]:
+    settings = Decoding.like(scored_with, **asked)
+    if body.alternatives > settings.beam:
         raise Refused(
-            422, f"alternatives: {body.alternatives}; at most beam, which is {settings['beam']}"
+            422, f"alternatives: {body.alternatives}; at most beam, which is {settings.beam}"
         )
-    return Decoding(**settings, n_best=body.alternatives)
+    return Decoding.like(settings, n_best=body.alternatives)
 
 
 async def wait_until_gone(request: Request) -> None:

@@ -27,7 +27,7 @@ from pipeline.exports import check_export
 from pipeline.model_folder import TOKENIZER, read_settings
 from pipeline.model_uri import RegisteredModel, parse_model, tracking_uri
 from pipeline.placement import ray_address
-from pipeline.recipe import Decoding, Evaluate
+from pipeline.recipe import Decoding, Search
 from pipeline.registry import fetch_model
 from pipeline.serve_limits import Limits
 from pipeline.serve_metrics import Metrics
@@ -67,7 +67,7 @@ class Version:
 
     number: int | None
     application: str
-    settings: Evaluate
+    settings: Search
     tokenizer: Tokenizer
     handle: Any
     in_use: int = 0
@@ -242,7 +242,7 @@ class Rotation:
         try:
             handle = serve.run(self._deployment(application), name=application, route_prefix=None)
             settings = read_settings(folder)
-            trial = Work(("A.",) * self._fleet.replicas, Decoding(**settings.model_dump()))
+            trial = Work(("A.",) * self._fleet.replicas, Decoding.like(settings))
             handle.translate.remote(trial).result(timeout_s=60)
         except BaseException:
             self._end(application)

@@ -37,15 +37,17 @@ def compare(
     references: Sequence[str],
     metric: str = "bleu",
     samples: int = 1000,
+    tokenize: str | None = None,
 ) -> Comparison:
     """sacrebleu's own test, as its command line runs it with `--paired-bs`.
 
-    All three are of the same length. The resamples are drawn with sacrebleu's seed, 12345 where the
-    variable SACREBLEU_SEED says nothing else, so that the same translations get the same p-value.
+    All three are of the same length; `tokenize` is as in `evaluate.score`. The resamples are drawn
+    with sacrebleu's seed, 12345 where the variable SACREBLEU_SEED says nothing else, so that the
+    same translations get the same p-value.
     """
     test = PairedTest(
         [("champion", list(champion)), ("challenger", list(challenger))],
-        {metric: make_metrics(references)[metric]},
+        {metric: make_metrics(references, tokenize)[metric]},
         [list(references)],
         test_type="bs",
         n_samples=samples,
@@ -64,10 +66,14 @@ def compare(
 
 
 def confidence(
-    hypotheses: Sequence[str], references: Sequence[str], metric: str = "bleu", samples: int = 1000
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    metric: str = "bleu",
+    samples: int = 1000,
+    tokenize: str | None = None,
 ) -> tuple[float, float]:
     """A score, and half the width of the 95 % confidence interval around it."""
-    score = make_metrics(references)[metric].corpus_score(
+    score = make_metrics(references, tokenize)[metric].corpus_score(
         list(hypotheses), [list(references)], n_bootstrap=samples
     )
     return float(score.score), float(score._ci)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from model import Constraints, Hypothesis, Transformer, beam_search, sample
 from pipeline.model_folder import load_model
 from pipeline.prefix import TextPrefix, TokenBytes
-from pipeline.recipe import Decoding, Evaluate, Sampling
+from pipeline.recipe import Decoding, Sampling, Search
 from pipeline.tokenizer import Tokenizer
 
 PADDED_TO = 8
@@ -39,9 +39,9 @@ class Translation:
 class RunsModel(ABC):
     """What every engine offers."""
 
-    def translate(self, sentences: Sequence[str], settings: Evaluate) -> list[str]:
+    def translate(self, sentences: Sequence[str], settings: Search) -> list[str]:
         """One translation per sentence, in their order. Of nothing but white space: nothing."""
-        found = self.alternatives(sentences, Decoding(**dict(settings)))
+        found = self.alternatives(sentences, Decoding.like(settings))
         return [translations[0].text if translations else "" for translations in found]
 
     @abstractmethod
@@ -168,7 +168,7 @@ class Translator(RunsModel):
         )
 
     def _constraints(
-        self, lengths: list[int], prefixes: list[TextPrefix | None], settings: Evaluate
+        self, lengths: list[int], prefixes: list[TextPrefix | None], settings: Search
     ) -> Constraints:
         """Of sources of these lengths, in tokens."""
         factor, extra = settings.max_length_factor, settings.max_length_extra

@@ -7,9 +7,10 @@ import torch
 import torch.distributed as dist
 
 from model import SmoothedLoss, Transformer
-from pipeline import recipe
 from pipeline.batches import validation_batches
-from pipeline.evaluate import Scores, score
+from pipeline.evaluate import score
+from pipeline.plan import TrainingPlan
+from pipeline.recipe import Search
 from pipeline.tokenizer import Tokenizer
 from pipeline.training_state import Validation
 from pipeline.translate import Translator
@@ -22,15 +23,17 @@ def measure(
     model: Transformer,
     tokenizer: Tokenizer,
     pairs: Pairs,
-    settings: recipe.Validation,
-    tokens_per_micro_batch: int,
+    plan: TrainingPlan,
 ) -> Validation:
-    """What the model comes to after `step`: the loss on all pairs, the scores of those that
-    `settings` names. Called by all ranks."""
-    loss = validation_loss(model, tokenizer, pairs, tokens_per_micro_batch)
+    """What the model comes to after `step`: the loss on all pairs, the scores of those that the
+    plan names. Called by all ranks."""
+    settings = plan.validation
+    loss = validation_loss(model, tokenizer, pairs, plan.batches.tokens_per_micro_batch)
     scored = pairs[: settings.sentences]
-    scores = validation_scores(model, tokenizer, scored, settings.beam)
-    exact = sum(map(str.__eq__, scores.hypotheses, (target for _, target in scored)))
+    sources, references = ([pair[side] for pair in scored] for side in (0, 1))
+    hypotheses = translate_together(model, tokenizer, sources, settings.beam)
+    scores = score(hypotheses, references, plan.bleu_tokenizer)
+    exact = sum(map(str.__eq__, hypotheses, references))
     return Validation(
         step,
         loss,
@@ -58,17 +61,18 @@ def validation_loss(
     return float(sums[0] / sums[1])
 
 
-def validation_scores(model: Transformer, tokenizer: Tokenizer, pairs: Pairs, beam: int) -> Scores:
-    """BLEU and chrF of all pairs."""
+def translate_together(
+    model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], beam: int
+) -> list[str]:
+    """All sources' translations, on every rank."""
     device = next(model.parameters()).device
     rank, world_size = dist.get_rank(), dist.get_world_size()
     translator = Translator(model, tokenizer, device)
-    share = [source for source, _ in pairs[rank::world_size]]
-    translations = translator.translate(share, recipe.Evaluate(beam=beam))
-    hypotheses = [""] * len(pairs)
-    for other, texts in enumerate(gather_texts(translations, device)):
-        hypotheses[other::world_size] = texts
-    return score(hypotheses, [target for _, target in pairs])
+    share = translator.translate(sources[rank::world_size], Search(beam=beam))
+    translations = [""] * len(sources)
+    for other, texts in enumerate(gather_texts(share, device)):
+        translations[other::world_size] = texts
+    return translations
 
 
 def gather_texts(texts: Sequence[str], device: torch.device) -> list[list[str]]:

@@ -259,7 +259,7 @@ def _log_model(client: PatientClient, run_id: str, folder: Path, name: str) -> s
 
 def _parameters(folder: Path) -> dict[str, object]:
     """What `predict` may be told, and what it does otherwise."""
-    return {**read_settings(folder).model_dump(), "n_best": 1, "engine": ENGINE}
+    return {**read_settings(folder).search_settings(), "n_best": 1, "engine": ENGINE}
 
 
 def _log_into_model(

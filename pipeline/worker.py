@@ -281,8 +281,7 @@ class Worker:
             self.model,
             self.tokenizer,
             self.validation_pairs,
-            self.plan.validation,
-            self.plan.batches.tokens_per_micro_batch,
+            self.plan,
         )
         self.model.train()
         return measured

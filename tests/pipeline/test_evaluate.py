@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import RequestError
 from pipeline.evaluate import (
+    check_tokenizer,
     evaluation_digest,
     looks_tokenized,
     read_evaluation_set,
@@ -19,6 +20,7 @@ from pipeline.evaluate import (
     word_cutter,
     write_evaluation_set,
 )
+from pipeline.recipe import BleuTokenizer, Evaluate
 
 HYPOTHESES = ["The dog barks loudly at night .", "A tree has rough bark.", "", "Zwei Männer lesen"]
 REFERENCES = [
@@ -148,3 +150,23 @@ def test_references_that_look_tokenized_are_told() -> None:
 def test_a_chinese_sentence_that_is_nearly_right_has_a_score() -> None:
     """By 13a it is one word, and wrong (issue 15, 12)."""
     assert score(["一只黑狗在街上跑。"] * 5, ["一只白狗在街上跑。"] * 5).bleu > 30
+
+
+def test_a_tokenizer_that_is_named_is_used() -> None:
+    hypotheses, references = ["A black dog runs ."] * 5, ["A white dog runs."] * 5
+    found = {name: score(hypotheses, references, name) for name in ("13a", "none", "char")}
+    assert [f"tok:{name}" in each.signatures["bleu"] for name, each in found.items()] == [True] * 3
+    assert found["none"].bleu < found["13a"].bleu < found["char"].bleu
+
+
+@pytest.mark.parametrize("name", ["ja-mecab", "ko-mecab"])
+def test_a_tokenizer_whose_package_is_missing_is_refused_before_training(
+    name: BleuTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("MeCab", "mecab_ko"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "sacrebleu.tokenizers.tokenizer_ja_mecab", raising=False)
+    monkeypatch.delitem(sys.modules, "sacrebleu.tokenizers.tokenizer_ko_mecab", raising=False)
+    check_tokenizer(Evaluate(tokenize="zh"))
+    with pytest.raises(RequestError, match=f"evaluate.tokenize '{name}'.*sacrebleu.{name[:2]}"):
+        check_tokenizer(Evaluate(tokenize=name))

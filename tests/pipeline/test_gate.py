@@ -1,6 +1,7 @@
 """The rules, on contenders whose translations are written down."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,21 @@ def test_better_takes_margin_and_significance() -> None:
     assert verdict(Better(margin=gain - 0.01), strong, weak).passed
     assert not verdict(Better(margin=gain + 0.01), strong, weak).passed
     assert not verdict(Better(), weak, strong).passed
+
+
+def test_the_words_of_bleu_are_those_that_the_recipe_names() -> None:
+    """Here both differ from the reference in a full stop that stands apart, or does not."""
+    apart = Scripted({source: f"{target[:-1]} ." for source, target in PAIRS})
+    whole = Scripted(RIGHT)
+
+    def figures(tokenize: str, rule: AnyRule) -> dict[str, Any]:
+        case = Case(whole, apart, PAIRS, {"other": PAIRS[:10]}, tokenize)
+        return judge([rule], case)[0].figures
+
+    for rule in (Better(margin=0, p=1), NotWorse(set="other", metric="bleu")):
+        assert figures("13a", rule)["gain"] == pytest.approx(0)
+        assert figures("none", rule)["gain"] > 5
+    assert "tok:none" in figures("none", Better())["signature"]
 
 
 def test_a_gain_by_luck_is_no_gain() -> None:

@@ -124,7 +124,7 @@ HOSTILE = "x`|</table>\n---\n# [a](b) ```\n'\": {}\x1b\u202e & ~~~"
 
 def test_hostile_values_break_neither_part() -> None:
     stated = dict.fromkeys(("license", "data_license", "contact", "notes"), HOSTILE)
-    registry = {"name": HOSTILE}
+    registry = {"name": "x|<b>- **[a](b) {} & ~~~"}  # as far as a recipe lets a name be
     data = replace(TRAIN, location=HOSTILE, revision=HOSTILE, split=HOSTILE)
     held_out = replace(data, context="validation", dropped={HOSTILE: 1})
     made = card(
