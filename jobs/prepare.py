@@ -15,11 +15,13 @@ def prepare(recipe: RecipePath, overrides: Overrides = None) -> Answer:
     are the same either way.
     """
     loaded = load_recipe(recipe, overrides)
-    from pipeline.source import check_data, describe
+    from pipeline.files import absolute
+    from pipeline.known_sources import check_data
 
-    check_data(loaded.data)
+    check_data(loaded.data, absolute(loaded.storage))
     from pipeline.cluster import start_ray
     from pipeline.prepare import prepare as run
+    from pipeline.source import describe
     from pipeline.tracking_server import say
 
     start_ray()

@@ -15,10 +15,10 @@ def sync(recipe: RecipePath, overrides: Overrides = None) -> Answer:
     A job that is started again does this by itself.
     """
     loaded = load_recipe(recipe, overrides)
-    from pipeline.prepare import storage_of
+    from pipeline.files import absolute
     from pipeline.sync import Delivered, job_folders, sync_job
 
-    folders = job_folders(storage_of(loaded), loaded.job_id)
+    folders = job_folders(absolute(loaded.storage), loaded.job_id)
     total = Delivered()
     for folder in folders:
         total = total.plus(sync_job(tracking_uri(), folder))

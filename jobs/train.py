@@ -36,9 +36,10 @@ def train(
 def run(recipe: Recipe, *, new: bool = False, run_id: str | None = None) -> dict[str, Any]:
     """Run the job; what is impossible is said before torch and Ray are loaded."""
     check_here(recipe.cluster)
-    from pipeline.source import check_data
+    from pipeline.files import absolute
+    from pipeline.known_sources import check_data
 
-    check_data(recipe.data)
+    check_data(recipe.data, absolute(recipe.storage))
     from pipeline.job import run_training_job
 
     return run_training_job(recipe, new=new, run_id=run_id)

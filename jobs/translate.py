@@ -11,9 +11,9 @@ import typer
 
 from jobs.command import Answer, Model, command, run_alone
 from jobs.evaluate import Engine, SourceColumn, Split
+from pipeline.decoding import Bulk, Decoding
 from pipeline.errors import RequestError
 from pipeline.model_uri import check_model
-from pipeline.recipe import Bulk, Decoding
 from pipeline.recipe_file import parse_bulk, parse_decoding, parse_location
 
 if TYPE_CHECKING:

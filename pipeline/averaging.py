@@ -3,8 +3,8 @@
 from pyarrow.fs import FileType
 
 from pipeline.files import filesystem_of
+from pipeline.listing import write_whole
 from pipeline.plan import TrainingPlan
-from pipeline.spool import write_whole
 from pipeline.training_state import TrainingState
 
 

@@ -171,3 +171,31 @@ def _check_hope(counts: Counter[str], nothing: bool, name: str) -> None:
         raise RequestError(
             f"{name!r}: none of the first {counts[SEEN]} pairs can be used: {reasons}"
         )
+
+
+def check_losses(seen: int, dropped: dict[str, int], max_share: float, name: str) -> None:
+    """That no more of a corpus was lost than may be.
+
+    Raises:
+        RequestError: nothing is left of it, or less; the message begins with its name.
+    """
+    lost = sum(dropped.values())
+    reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count)
+    if not seen:
+        raise RequestError(f"{name} is empty: it has no rows")
+    if lost == seen:
+        raise RequestError(f"{name}: none of {seen} pairs can be used: {reasons}{_hint(dropped)}")
+    if lost > max_share * seen:
+        raise RequestError(
+            f"{name}: {lost} of {seen} pairs cannot be used ({reasons}), a share of "
+            f"{lost / seen:.3f}; data.max_dropped_share allows {max_share}{_hint(dropped)}"
+        )
+
+
+def _hint(dropped: dict[str, int]) -> str:
+    if not dropped.get("not_text"):
+        return ""
+    return (
+        ". not_text are numbers, or bytes that are no UTF-8: of Latin-1, say, "
+        "iconv -f LATIN1 -t UTF-8 FILE makes it"
+    )

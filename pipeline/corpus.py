@@ -11,11 +11,10 @@ cannot spoil each other's.
 
 import hashlib
 import json
-import os
 import uuid
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,17 +33,19 @@ from pipeline.cleaning import (
     NORMALIZED,
     SEEN,
     Limit,
+    check_losses,
     count,
     judge_part,
     kept,
 )
 from pipeline.duplicates import Selection, without_duplicates
-from pipeline.errors import RequestError
-from pipeline.files import filesystem_of
+from pipeline.errors import RequestError, Unreachable
+from pipeline.files import absolute, filesystem_of
+from pipeline.known_sources import KnownSource, find_known, remember
 from pipeline.listing import list_folder
 from pipeline.pieces import write_pieces
 from pipeline.recipe import Data, Location
-from pipeline.source import Source, describe, find_source
+from pipeline.source import Source, describe
 from pipeline.stretches import Stretch, Workshop
 
 ABANDONED = timedelta(days=1)
@@ -144,10 +145,12 @@ def prepare_corpus(
     piece_rows: int,
     storage: str,
     enough: int | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Corpus:
     """The split's cleaned corpus: found on storage, or read, cleaned and written there now.
 
     Args:
+        tell: is told that the source cannot be reached, where its corpus was prepared before.
         enough: positions in the model that training will use. A stream, of which nobody knows how
             long it is, is read until its pairs surely have as many.
 
@@ -155,35 +158,59 @@ def prepare_corpus(
         RequestError: the source cannot be read, nothing of it is left, or more than
             `data.max_dropped_share` was dropped. Nothing stays on storage.
     """
-    source = find_source(location, data, split)
+    storage = absolute(storage)
+    source = find_known(storage, location, data, split)
+    if not isinstance(source, Source):
+        return _prepared_before(*source, data, piece_rows, storage, enough, tell)
     limit = Limit(data.max_rows, enough if source.unbounded else None)
-    if "://" not in storage:
-        storage = os.path.abspath(storage)  # workers run in other folders
-    folder = f"{storage.rstrip('/')}/corpora/{_key(source, data, limit, piece_rows)}"
+    folder = _folder(source.identity, data, limit, piece_rows, storage)
     try:
         corpus = Corpus.load(folder)
     except FileNotFoundError:
         corpus = _write_corpus(source, data, limit, location, piece_rows, folder)
     else:
-        _check_losses(corpus.seen, corpus.dropped, data.max_dropped_share, location)
+        check_losses(corpus.seen, corpus.dropped, data.max_dropped_share, describe(location))
+    remember(storage, location, data, split, source)
     _delete_abandoned(corpus)
     return corpus
 
 
-def _key(source: Source, data: Data, limit: Limit, piece_rows: int) -> str:
+def _prepared_before(
+    known: KnownSource,
+    why: Unreachable,
+    data: Data,
+    piece_rows: int,
+    storage: str,
+    enough: int | None,
+    tell: Callable[[str], None],
+) -> Corpus:
+    limit = Limit(data.max_rows, enough if known.unbounded else None)
+    folder = _folder(known.identity, data, limit, piece_rows, storage)
+    try:
+        corpus = Corpus.load(folder)
+    except FileNotFoundError:  # the corpus was deleted, or was prepared in another way
+        raise why from None
+    tell(f"{why}; goes on from the {corpus.rows:,} pairs prepared of it on {known.prepared}")
+    return corpus
+
+
+def _folder(
+    identity: dict[str, Any], data: Data, limit: Limit, piece_rows: int, storage: str
+) -> str:
     options = {"unicode", "drop_identical", "drop_duplicates", "max_characters", "max_length_ratio"}
     parts = {
-        "identity": _identity(source, limit),
+        "identity": _limited(identity, limit),
         "options": data.model_dump(include=options),
         "piece_rows": piece_rows,
         "version": CLEANING_VERSION,
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+    return f"{storage.rstrip('/')}/corpora/{key}"
 
 
-def _identity(source: Source, limit: Limit) -> dict[str, Any]:
+def _limited(identity: dict[str, Any], limit: Limit) -> dict[str, Any]:
     limits = {"max_rows": limit.rows, "positions": limit.positions}
-    return source.identity | {name: value for name, value in limits.items() if value is not None}
+    return identity | {name: value for name, value in limits.items() if value is not None}
 
 
 def _write_corpus(
@@ -197,13 +224,13 @@ def _write_corpus(
         stretches, counts = _read_and_clean(source, data, limit, workshop)
         seen, normalized = counts.pop(SEEN, 0), counts.pop(NORMALIZED, 0)
         dropped = {reason: counts[reason] for reason in sorted(counts)}
-        _check_losses(seen, dropped, data.max_dropped_share, location)
+        check_losses(seen, dropped, data.max_dropped_share, describe(location))
         selection = Selection.of_all(workshop, stretches)
         if data.drop_duplicates:
             everything, selection = selection, without_duplicates(workshop, stretches)
             if duplicates := everything.total - selection.total:
                 dropped["duplicate"] = duplicates
-            _check_losses(seen, dropped, data.max_dropped_share, location)
+            check_losses(seen, dropped, data.max_dropped_share, describe(location))
         written = write_pieces(selection, piece_rows, path, attempt)
         filesystem.delete_dir(workshop.folder)
         corpus = Corpus(
@@ -213,7 +240,7 @@ def _write_corpus(
             seen=seen,
             dropped=dropped,
             changed={NORMALIZED: normalized} if data.unicode else {},
-            identity=_identity(source, limit),
+            identity=_limited(source.identity, limit),
             piece_rows=piece_rows,
             files=written.files,
         )
@@ -249,31 +276,6 @@ def _delete_abandoned(corpus: Corpus) -> None:
         if None not in touched and max(touched) < datetime.now(UTC) - ABANDONED:
             with suppress(OSError):
                 filesystem.delete_dir(attempt.path)
-
-
-def _check_losses(seen: int, dropped: dict[str, int], max_share: float, location: Location) -> None:
-    lost = sum(dropped.values())
-    reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count)
-    if not seen:
-        raise RequestError(f"{describe(location)} is empty: it has no rows")
-    if lost == seen:
-        raise RequestError(
-            f"{describe(location)}: none of {seen} pairs can be used: {reasons}{_hint(dropped)}"
-        )
-    if lost > max_share * seen:
-        raise RequestError(
-            f"{describe(location)}: {lost} of {seen} pairs cannot be used ({reasons}), a share of "
-            f"{lost / seen:.3f}; data.max_dropped_share allows {max_share}{_hint(dropped)}"
-        )
-
-
-def _hint(dropped: dict[str, int]) -> str:
-    if not dropped.get("not_text"):
-        return ""
-    return (
-        ". not_text are numbers, or bytes that are no UTF-8: of Latin-1, say, "
-        "iconv -f LATIN1 -t UTF-8 FILE makes it"
-    )
 
 
 # --- Ray tasks: read and clean, find duplicates, write ------------------------------------------

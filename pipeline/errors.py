@@ -12,6 +12,10 @@ class RequestError(ValueError):
     """The request was wrong: nothing was started and nothing was written. Exit code 2."""
 
 
+class Unreachable(RequestError):
+    """Where data should be is nothing, or no answer. What was prepared of them still counts."""
+
+
 class JobStopped(RuntimeError):
     """The job cannot go on, and starting its workers again would not help. Exit code 1."""
 

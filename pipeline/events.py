@@ -11,7 +11,8 @@ import time
 from dataclasses import asdict, dataclass
 
 from pipeline.files import filesystem_of
-from pipeline.spool import names_in, write_whole
+from pipeline.listing import write_whole
+from pipeline.spool import names_in
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from pipeline.conversion import convert
+from pipeline.decoding import Decoding
 from pipeline.engines import Engine, open_engine
 from pipeline.errors import RequestError
 from pipeline.evaluate import Pairs, read_evaluation_set, score
@@ -17,7 +18,6 @@ from pipeline.folders import LocalFolders, size_of
 from pipeline.marian import check_marian, largest_difference, load_marian, write_marian
 from pipeline.model_folder import CONFIG, TOKENIZER, WEIGHTS, load_model, read_settings
 from pipeline.model_uri import RegisteredModel, RunArtifact, parse_model
-from pipeline.recipe import Decoding
 from pipeline.registry import fetch_model
 from pipeline.translate import Translation, Translator
 from pipeline.versions import add_export, find_version, open_registry

@@ -26,10 +26,10 @@ import ctranslate2
 import torch
 
 from pipeline.conversion import POSITIONS
+from pipeline.decoding import Decoding
 from pipeline.errors import RequestError
 from pipeline.exports import PRECISIONS, check_export
 from pipeline.model_folder import TOKENIZER
-from pipeline.recipe import Decoding
 from pipeline.tokenizer import END, PAD, START, Tokenizer
 from pipeline.translate import RunsModel, Translation, Translator, as_unicode, batches
 

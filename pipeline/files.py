@@ -15,7 +15,7 @@ from fsspec.utils import glob_translate
 from pyarrow import ArrowException
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem, PyFileSystem
 
-from pipeline.errors import RequestError, did_you_mean, one_line
+from pipeline.errors import RequestError, Unreachable, did_you_mean, one_line
 from pipeline.hub import dataset_builder, hub_revision, settings_of, split_files
 from pipeline.listing import list_folder
 from pipeline.recipe import Data, Location, PairOfFiles, Stream
@@ -107,6 +107,11 @@ def filesystem_of(location: str) -> tuple[FileSystem, str]:
         return PyFileSystem(RemoteFiles(remote)), path
 
 
+def absolute(location: str) -> str:
+    """A local path as it is to be called in other folders; a URL as it is."""
+    return location if "://" in location else filesystem_of(location)[1]
+
+
 def format_of(path: str) -> str:
     """parquet, arrow, json, csv or tsv, by the suffix; RequestError if it is none of them."""
     suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
@@ -168,7 +173,7 @@ def _existing(locations: list[str]) -> tuple[FileSystem, list[str]]:
         else:
             folder = os.path.dirname(location) or "."
             there = "" if "://" in location or os.path.isdir(folder) else f", nor is {folder!r}"
-            raise RequestError(f"{location!r}: no such file{there}")
+            raise Unreachable(f"{location!r}: no such file{there}")
     assert filesystem is not None
     return filesystem, found
 
@@ -206,7 +211,7 @@ def _folder(location: str) -> tuple[FileSystem, str] | None:
     try:
         kind = filesystem.get_file_info(path).type
     except Exception as error:  # whatever the file system's client raises
-        raise RequestError(f"{location!r} cannot be looked up: {one_line(error)}") from error
+        raise Unreachable(f"{location!r} cannot be looked up: {one_line(error)}") from error
     return (filesystem, path) if kind == FileType.Directory else None
 
 
@@ -272,7 +277,7 @@ def _hub_files(name: str, data: Data, split: str) -> Files | Stream:
     try:
         infos = filesystem.get_file_info(found)
     except Exception as error:
-        raise RequestError(f"{name!r}: its files cannot be listed: {one_line(error)}") from error
+        raise Unreachable(f"{name!r}: its files cannot be listed: {one_line(error)}") from error
     identity = {
         "location": name,
         "split": split,

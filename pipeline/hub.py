@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
-from pipeline.errors import RequestError, did_you_mean, one_line
+from pipeline.errors import RequestError, Unreachable, did_you_mean, one_line
 
 HUB_SECONDS = 10.0
 """The hub answers its first request within this time or counts as out of reach."""
@@ -40,7 +40,7 @@ def hub_revision(name: str, revision: str | None) -> str:
             "check the spelling (OWNER/NAME); a private dataset needs HF_TOKEN"
         ) from error
     except Exception as error:  # whatever its HTTP client raises when there is no answer
-        raise RequestError(
+        raise Unreachable(
             f"{name!r} is neither a file or folder here, nor could {constants.ENDPOINT} be asked "
             f"for a dataset of that name ({type(error).__name__}: {one_line(error)}): check the "
             "network, HF_ENDPOINT and HF_TOKEN, or name local files"

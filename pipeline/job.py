@@ -12,19 +12,20 @@ from pipeline.checkpoint_store import CheckpointStore
 from pipeline.cluster import capacity, start_ray
 from pipeline.corpus import Corpus
 from pipeline.errors import JobStopped, one_line
-from pipeline.evaluate import check_tokenizer
+from pipeline.evaluate import SENTENCES_LOOKED_AT, check_references, check_tokenizer
 from pipeline.event_log import EventLog
+from pipeline.files import absolute
 from pipeline.finish import best_weights, finish
 from pipeline.job_data import check_contents, check_sources, has_begun
+from pipeline.known_sources import check_data
 from pipeline.model_uri import tracking_uri
 from pipeline.node_watch import NodeWatch
 from pipeline.placement import check_here, idle_workers, place
 from pipeline.plan import TrainingPlan
-from pipeline.prepare import Prepared, prepare, storage_of
+from pipeline.prepare import Prepared, prepare
 from pipeline.progress import ProgressLine, open_board
 from pipeline.promotion import promote
 from pipeline.recipe import Recipe
-from pipeline.source import check_data
 from pipeline.sync import Delivered, deliver_job
 from pipeline.tokenizer import Tokenizer
 from pipeline.tracking_server import Client, connect, open_store, patiently, say
@@ -52,13 +53,13 @@ def run_training_job(
         JobStopped: training cannot go on.
         KeyboardInterrupt: it was stopped; started again, it goes on.
     """
-    check_data(recipe.data)
+    check_data(recipe.data, absolute(recipe.storage))
     check_here(recipe.cluster)
     check_tokenizer(recipe.evaluate)
     client = open_store(tracking_uri())
     recipe, experiment = track.with_experiment(recipe)
     job, run_id = track.find_job(client, experiment, recipe.job_id, new=new, run_id=run_id)
-    jobs = f"{storage_of(recipe)}/jobs"
+    jobs = f"{absolute(recipe.storage)}/jobs"
     while new and has_begun(f"{jobs}/{job}"):  # as another tracking store knows it
         job = track.next_job(job)
     folder = f"{jobs}/{job}"
@@ -76,7 +77,8 @@ def run_training_job(
     check_contents(folder, recipe, prepared, job)
     if finished:
         return finished
-    for told in prepared.told:
+    references = prepared.validation.head(SENTENCES_LOOKED_AT)
+    for told in (*prepared.told, *check_references(references, recipe.evaluate)):
         say(told)
     with _tracked(client, experiment, recipe, prepared, job) as run_id:
         plan = plan_of(recipe, prepared, client, folder, run_id)

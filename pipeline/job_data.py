@@ -9,12 +9,12 @@ import json
 from typing import Any
 
 from pipeline.errors import RequestError
-from pipeline.files import filesystem_of
-from pipeline.listing import list_folder
+from pipeline.files import absolute, filesystem_of
+from pipeline.known_sources import find_known
+from pipeline.listing import list_folder, write_whole
 from pipeline.prepare import Prepared
 from pipeline.recipe import Recipe
-from pipeline.source import describe, find_source
-from pipeline.spool import write_whole
+from pipeline.source import Source, describe
 from pipeline.tokenizer import Tokenizer
 
 
@@ -103,7 +103,9 @@ def _sources(recipe: Recipe) -> dict[str, Any]:
     data = recipe.data
     asked = [(location, own, own.train_split) for location, own, _ in data.ingredients]
     asked.append((data.validation, data, data.validation_split))
-    identities = [find_source(*each).identity for each in asked]
+    found = [find_known(absolute(recipe.storage), *each) for each in asked]
+    # Of one that cannot be reached, what it was when it was prepared.
+    identities = [(each if isinstance(each, Source) else each[0]).identity for each in found]
     return dict(zip(_locations(recipe), json.loads(json.dumps(identities)), strict=True))
 
 

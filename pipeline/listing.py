@@ -52,3 +52,17 @@ def _look(files: FileSystem, path: str, recursive: bool) -> list[FileInfo]:
     except FileNotFoundError:
         return []
     return list(files.get_file_info([f"{path.rstrip('/')}/{name}" for name in names]))
+
+
+def write_whole(files: FileSystem, path: str, content: bytes) -> None:
+    """Write a file that others see whole or not at all; its folder is made.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder, _, name = path.rpartition("/")
+    files.create_dir(folder, recursive=True)
+    temporary = f"{folder}/.writing-{name}"
+    with files.open_output_stream(temporary) as file:
+        file.write(content)
+    files.move(temporary, path)

@@ -6,12 +6,11 @@ start of the same one, finds it there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.budget import check_budget, check_weights
 from pipeline.corpus import Corpus, prepare_corpus
 from pipeline.errors import RequestError
-from pipeline.evaluate import SENTENCES_LOOKED_AT, check_references
+from pipeline.files import absolute
 from pipeline.mixture import Mixture
 from pipeline.recipe import Augment, Recipe
 from pipeline.source import describe
@@ -54,42 +53,34 @@ def prepare(recipe: Recipe, *, tokenize: bool) -> Prepared:
             "augment cuts words into other tokens each time, so that there are none to write; "
             "leave its keys out, or train without preparing"
         )
-    storage, rows = storage_of(recipe), recipe.batches.piece_rows
+    storage, rows = absolute(recipe.storage), recipe.batches.piece_rows
     enough = None
     if recipe.train.epochs is None and recipe.train.steps is not None:
         enough = recipe.train.steps * recipe.batches.tokens_per_step
-    corpora, weights = [], []
+    corpora, weights, told = [], [], list[str]()
     for location, data, weight in recipe.data.ingredients:
-        corpora.append(prepare_corpus(location, data, data.train_split, rows, storage, enough))
+        corpora.append(
+            prepare_corpus(location, data, data.train_split, rows, storage, enough, told.append)
+        )
         weights.append(weight)
     texts = Mixture(tuple(corpora), tuple(weights))
     data = recipe.data
-    validation = prepare_corpus(data.validation, data, data.validation_split, rows, storage)
+    validation = prepare_corpus(
+        data.validation, data, data.validation_split, rows, storage, tell=told.append
+    )
     path = train_tokenizer(texts, recipe.tokenizer, storage, data.unicode)
     tokenizer = Tokenizer.load(path)
     ingredients = [
         (describe(location), corpus, data.max_dropped_share)
         for corpus, (location, data, _) in zip(corpora, recipe.data.ingredients, strict=True)
     ]
-    told = (
-        *check_weights(texts),
-        *check_budget(ingredients, tokenizer, recipe.batches),
-        *check_references(validation.head(SENTENCES_LOOKED_AT), recipe.evaluate),
-    )
+    told += check_weights(texts)
+    told += check_budget(ingredients, tokenizer, recipe.batches)
     if sampled:
-        return Prepared(texts, validation, path, None, told)
+        return Prepared(texts, validation, path, None, tuple(told))
     tokens = _tokens(corpora, tokenizer, storage, tokenize)
     mixture = Mixture(tokens, texts.weights) if tokens else None
-    return Prepared(texts, validation, path, mixture, told)
-
-
-def storage_of(recipe: Recipe) -> str:
-    """Absolute, because workers run in folders of their own."""
-    return (
-        recipe.storage
-        if "://" in recipe.storage
-        else str(Path(recipe.storage).expanduser().resolve())
-    )
+    return Prepared(texts, validation, path, mixture, tuple(told))
 
 
 def _tokens(

@@ -16,10 +16,10 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import ValidationError
 
+from pipeline.decoding import Decoding
 from pipeline.engines import ENGINE, Engine, open_engine
 from pipeline.errors import RequestError, one_line
 from pipeline.model_folder import read_settings
-from pipeline.recipe import Decoding
 from pipeline.translate import RunsModel
 
 

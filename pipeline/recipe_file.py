@@ -9,20 +9,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.decoding import Bulk, Decoding, Sampling
 from pipeline.errors import RequestError, did_you_mean, one_line
-from pipeline.recipe import (
-    Bulk,
-    Data,
-    Decoding,
-    Evaluate,
-    Ingredient,
-    Location,
-    Recipe,
-    Registry,
-    Sampling,
-    Search,
-    Section,
-)
+from pipeline.recipe import Data, Evaluate, Ingredient, Location, Recipe, Registry, Search, Section
 from pipeline.rules import RULES, Gate
 
 _QUOTE_IT = "; text that begins with *, & or !, or that has `: ` in it, needs quotation marks"

@@ -15,8 +15,8 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from pipeline.decoding import Decoding
 from pipeline.engines import Engine, open_engine
-from pipeline.recipe import Decoding
 from pipeline.translate import RunsModel, Translation, Translator
 
 NAMESPACE = "heliograph"

@@ -15,7 +15,8 @@ from pydantic import (
 )
 from starlette.requests import ClientDisconnect, Request
 
-from pipeline.recipe import Decoding, Search
+from pipeline.decoding import Decoding
+from pipeline.recipe import Search
 from pipeline.serve_limits import Limits
 from pipeline.serve_replica import Work
 

@@ -21,13 +21,14 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError
 
 from pipeline.cluster import capacity
+from pipeline.decoding import Decoding
 from pipeline.engines import Engine
 from pipeline.errors import RequestError, one_line
 from pipeline.exports import check_export
 from pipeline.model_folder import TOKENIZER, read_settings
 from pipeline.model_uri import RegisteredModel, parse_model, tracking_uri
 from pipeline.placement import ray_address
-from pipeline.recipe import Decoding, Search
+from pipeline.recipe import Search
 from pipeline.registry import fetch_model
 from pipeline.serve_limits import Limits
 from pipeline.serve_metrics import Metrics

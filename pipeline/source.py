@@ -108,29 +108,6 @@ def ordered_context() -> "ray.data.DataContext":
     return context
 
 
-def check_data(data: Data) -> None:
-    """`check_source` for all that a recipe trains on and for its validation data, naming the
-    recipe's key in what it raises: `data.train[2]` is the third corpus of a mixture."""
-    if not data.ingredients:
-        raise RequestError("data.train: the list of corpora is empty")
-    mixed = isinstance(data.train, list) and not isinstance(data.train[0], str)
-    checks = [
-        (f"data.train[{number}]" if mixed else "data.train", location, own, own.train_split)
-        for number, (location, own, _) in enumerate(data.ingredients)
-    ]
-    checks.append(("data.validation", data.validation, data, data.validation_split))
-    for key, location, own, split in checks:
-        try:
-            check_source(location, own, split)
-        except RequestError as error:
-            message = str(error)
-            if not message.startswith("data."):
-                message = f"{key}: {message}"
-            elif mixed and own is not data:
-                message = f"{key}.{message.removeprefix('data.')}"
-            raise RequestError(message) from None
-
-
 def check_source(location: Location, data: Data, split: str) -> None:
     """Find out, without Ray and from no more than the beginning of each file, whether the split can
     be read; of a stream, from the beginning of its first shard.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pyarrow.fs import FileSystem, FileType
 
 from pipeline.files import filesystem_of
-from pipeline.listing import list_folder
+from pipeline.listing import list_folder, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -97,17 +97,3 @@ def names_in(files: FileSystem, folder: str) -> list[str]:
     found = list_folder(files, folder)
     names = (entry.base_name for entry in found if entry.type == FileType.File)
     return sorted(name for name in names if name.endswith(SUFFIX) and not name.startswith("."))
-
-
-def write_whole(files: FileSystem, path: str, content: bytes) -> None:
-    """Write a file that others see whole or not at all; its folder is made.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    folder, _, name = path.rpartition("/")
-    files.create_dir(folder, recursive=True)
-    temporary = f"{folder}/.writing-{name}"
-    with files.open_output_stream(temporary) as file:
-        file.write(content)
-    files.move(temporary, path)

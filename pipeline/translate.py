@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from model import Constraints, Hypothesis, Transformer, beam_search, sample
+from pipeline.decoding import Decoding, Sampling
 from pipeline.model_folder import load_model
 from pipeline.prefix import TextPrefix, TokenBytes
-from pipeline.recipe import Decoding, Sampling, Search
+from pipeline.recipe import Search
 from pipeline.tokenizer import Tokenizer
 
 PADDED_TO = 8

@@ -27,12 +27,13 @@ from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from pipeline.cluster import capacity, start_ray
+from pipeline.decoding import Bulk
 from pipeline.engines import ENGINE, Engine, cpus_per_copy
 from pipeline.errors import RequestError, one_line
 from pipeline.exports import check_export
 from pipeline.model_folder import RECIPE, read_settings
 from pipeline.placement import place_pool
-from pipeline.recipe import Bulk, Data, Location
+from pipeline.recipe import Data, Location
 from pipeline.recipe_file import parse_decoding
 from pipeline.registry import fetch_model
 from pipeline.row_progress import RowLine, RowProgress

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import ray
 
+from pipeline.decoding import Decoding
 from pipeline.engines import Engine, open_engine
 from pipeline.errors import one_line
-from pipeline.recipe import Decoding
 from pipeline.translate import RunsModel, Translation
 from pipeline.translated_parts import PartsFolder, Span
 from pipeline.whole_rows import ROW

@@ -7,12 +7,13 @@ from typing import Any
 from pipeline import registry
 from pipeline.cluster import start_ray
 from pipeline.corpus import prepare_corpus
+from pipeline.decoding import Decoding
 from pipeline.engines import ENGINE, Engine, open_engine
 from pipeline.evaluate import evaluate, looks_tokenized, read_evaluation_set
 from pipeline.ledger import open_ledger
 from pipeline.model_folder import read_settings
 from pipeline.pinned_sets import pin_set
-from pipeline.recipe import Data, Decoding, Location
+from pipeline.recipe import Data, Location
 from pipeline.recipe_file import parse_decoding
 from pipeline.source import check_source
 from pipeline.tracking_server import say

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.translate import describe_done, waiting_lines
+from pipeline.decoding import Bulk, Sampling
 from pipeline.errors import RequestError
-from pipeline.recipe import Bulk, Evaluate, PairOfFiles, Sampling, Stream
+from pipeline.recipe import Evaluate, PairOfFiles, Stream
 from pipeline.recipe_file import parse_bulk, parse_decoding, parse_location
 
 

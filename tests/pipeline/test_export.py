@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from pipeline.conversion import convert
+from pipeline.decoding import Decoding, Sampling
 from pipeline.engines import open_engine
 from pipeline.errors import RequestError
 from pipeline.evaluate import write_evaluation_set
 from pipeline.export import export_engine, export_marian
 from pipeline.exports import PRECISIONS, Precision, find_exports
 from pipeline.model_folder import load_model
-from pipeline.recipe import Decoding, Evaluate, Sampling
+from pipeline.recipe import Evaluate
 from pipeline.registry import fetch_model
 from pipeline.translate import Translator
 from tests.pipeline.conftest import PAIRS, MakeModel

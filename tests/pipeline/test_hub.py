@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,3 +144,33 @@ def test_a_dataset_of_another_format_is_streamed(hub: Hub, tmp_path: Path) -> No
     assert plain["rows"] == stream["rows"] == 3
     assert plain["identity"] == stream["identity"]
     assert plain["identity"]["revision"] == sha
+
+
+PREPARED = """
+import json, sys
+import ray
+from pipeline.corpus import prepare_corpus
+from pipeline.known_sources import check_data
+from pipeline.recipe import Data
+address, name, storage = json.loads(sys.argv[1])
+ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+data = Data(train=name, validation=name, validation_split="train", source="en", target="de")
+check_data(data, storage)
+told = []
+corpus = prepare_corpus(name, data, "train", 10, storage, tell=told.append)
+print(json.dumps([corpus.digest, corpus.identity["revision"], told]))
+"""
+
+
+def test_what_was_prepared_does_not_need_the_hub_again(ray_cluster: None, tmp_path: Path) -> None:
+    import ray
+
+    asked: Any = (ray.get_runtime_context().gcs_address, "owner/two", str(tmp_path / "storage"))
+    with serve_hub() as hub:
+        hub.publish("owner/two", {"train-0.jsonl": jsonl(PAIRS)})
+        [(digest, revision, told)] = ask(hub.endpoint, tmp_path, *asked, program=PREPARED)
+    assert told == []
+    [(again, known, (line,))] = ask(hub.endpoint, tmp_path, *asked, program=PREPARED)
+    assert (again, known) == (digest, revision)
+    assert "check the network" in line
+    assert f"goes on from the {len(PAIRS)} pairs prepared of it" in line

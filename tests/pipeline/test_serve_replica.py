@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pipeline.recipe import Decoding
+from pipeline.decoding import Decoding
 from pipeline.serve_replica import Done, Gathering, Work, translate_together
 from pipeline.translate import Translator
 from tests.pipeline.conftest import PAIRS, MakeModel

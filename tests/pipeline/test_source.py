@@ -13,8 +13,9 @@ import pytest
 
 from pipeline import grammar, source
 from pipeline.errors import RequestError
+from pipeline.known_sources import check_data
 from pipeline.recipe import Location, PairOfFiles
-from pipeline.source import check_data, check_source, find_source, read_source
+from pipeline.source import check_source, find_source, read_source
 from tests.pipeline.pairs import PAIRS, data, good, jsonl, parquet, rows
 
 
@@ -82,7 +83,7 @@ def test_every_corpus_of_a_recipe_is_checked_under_its_key(
     monkeypatch.chdir(tmp_path)
     write_bad_files(tmp_path)
     with pytest.raises(RequestError) as caught:
-        check_data(data(train=train, validation="good.jsonl"))
+        check_data(data(train=train, validation="good.jsonl"), str(tmp_path))
     assert str(caught.value).startswith(words)
 
 
@@ -96,9 +97,9 @@ def test_corpora_of_a_mixture_have_columns_and_splits_of_their_own(
         {"location": "other.jsonl", "source": "eng", "target": "ger"},
         {"location": "folder", "split": "validation"},
     ]
-    check_data(data(train=mixture, validation="good.jsonl"))
+    check_data(data(train=mixture, validation="good.jsonl"), str(tmp_path))
     with pytest.raises(RequestError, match=r"^data\.validation: '\./nope': "):
-        check_data(data(train=mixture, validation="./nope"))
+        check_data(data(train=mixture, validation="./nope"), str(tmp_path))
 
 
 # --- What is refused ----------------------------------------------------------------------------
@@ -120,7 +121,7 @@ def test_corpora_of_a_mixture_have_columns_and_splits_of_their_own(
         ("empty.parquet", ("empty.parquet", "is empty")),
         ("broken.parquet", ("broken.parquet", "cut off", "download or write it again")),
         ("broken.jsonl", ("broken.jsonl", "line 2")),
-        ("array.json", ("array.json", "line 1")),
+        ("array.json", ("array.json", "JSON lines", "jq -c")),
         ("broken.jsonl.gz", ("broken.jsonl.gz",)),
         ("numbers.parquet", ("data.source", "'en'", "int64")),
         ("other.jsonl", ("data.source", "'en'", "eng, ger", "did you mean 'eng'?")),

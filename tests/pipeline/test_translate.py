@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.decoding import Decoding, Sampling
 from pipeline.evaluate import evaluate
-from pipeline.recipe import Decoding, Evaluate, Sampling
+from pipeline.recipe import Evaluate
 from pipeline.translate import Translation, Translator
 from tests.pipeline.conftest import PAIRS, MakeModel
 

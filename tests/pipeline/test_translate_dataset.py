@@ -6,8 +6,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.decoding import Bulk
 from pipeline.errors import RequestError
-from pipeline.recipe import Bulk, Location
+from pipeline.recipe import Location
 from pipeline.translate_dataset import translate_dataset
 from pipeline.translated_parts import MANIFEST, SUCCESS
 from tests.pipeline.conftest import PAIRS, MakeModel

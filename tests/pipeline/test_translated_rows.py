@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.recipe import Decoding, Evaluate
+from pipeline.decoding import Decoding
+from pipeline.recipe import Evaluate
 from pipeline.translate import Translation, Translator
 from pipeline.translated_parts import Span
 from pipeline.translated_rows import (
