@@ -9,7 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsspec.utils import glob_translate
 from pyarrow import ArrowException
@@ -39,6 +39,19 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _READABLE = "Parquet, Arrow, JSON lines, CSV and TSV: " + ", ".join(FORMATS)
 
 
+class Dialect(NamedTuple):
+    """How CSV and TSV files are to be read."""
+
+    delimiter: str | None = None
+    """Between a CSV file's cells, where the dataset's README says so. None: by the suffix."""
+    numbers: tuple[int, int] | None = None
+    """Of source's and target's column, from 1, where the first line is a pair like all others.
+    None: it names the columns."""
+
+
+BY_SUFFIX = Dialect()
+
+
 @dataclass(frozen=True)
 class Files:
     """The files of one split, in their order; all of them are there."""
@@ -50,8 +63,7 @@ class Files:
     identity: dict[str, Any]
     """JSON. Two locations with the same identity hold the same data: revision, or the files' sizes
     and times of change."""
-    delimiter: str | None = None
-    """Between a CSV file's cells, where the dataset's README says so. None: by the suffix."""
+    dialect: Dialect = BY_SUFFIX
 
 
 def find_files(location: Location, data: Data, split: str) -> Files | Stream:
@@ -191,11 +203,11 @@ def _described(
     entries: list[tuple[str, ...]],
     filesystem: FileSystem,
     identity: dict[str, Any],
-    delimiter: str | None = None,
+    dialect: Dialect = BY_SUFFIX,
 ) -> Files:
     infos = filesystem.get_file_info([path for entry in entries for path in entry])
     files = [{"path": i.path, "size": i.size, "modified": i.mtime_ns} for i in infos]
-    return Files(tuple(entries), filesystem, identity | {"files": files}, delimiter)
+    return Files(tuple(entries), filesystem, identity | {"files": files}, dialect)
 
 
 # --- Folders, and the hub, whose datasets are laid out like them --------------------------------
@@ -262,8 +274,8 @@ def _folder_files(location: str, data: Data, split: str) -> Files | Stream:
         return Stream(stream=path)
     filesystem, found = _existing(files)
     identity = {"location": location, "split": split, "configuration": data.configuration}
-    delimiter = settings_of(builder).get("sep")
-    return _described([(file,) for file in found], filesystem, identity, delimiter)
+    dialect = Dialect(settings_of(builder).get("sep"))
+    return _described([(file,) for file in found], filesystem, identity, dialect)
 
 
 def _hub_files(name: str, data: Data, split: str) -> Files | Stream:
@@ -286,7 +298,7 @@ def _hub_files(name: str, data: Data, split: str) -> Files | Stream:
         "files": [{"path": i.path, "size": i.size} for i in infos],
     }
     entries = tuple((path,) for path in found)
-    return Files(entries, filesystem, identity, settings_of(builder).get("sep"))
+    return Files(entries, filesystem, identity, Dialect(settings_of(builder).get("sep")))
 
 
 def _reads_directly(builder: Any, paths: list[str]) -> bool:

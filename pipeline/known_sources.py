@@ -100,7 +100,7 @@ def recall(storage: str, location: Location, data: Data, split: str) -> KnownSou
 
 def _paths(root: str, location: Location, data: Data, split: str) -> Iterator[str]:
     """By its name, for what has the same name everywhere; and by its place on this machine."""
-    asked = data.model_dump(include={"source", "target", "configuration", "revision"})
+    asked = data.model_dump(include={"source", "target", "columns", "configuration", "revision"})
     for names in (_names(location), [absolute(name) for name in _names(location)]):
         kind = type(location).__name__
         text = json.dumps([kind, names, split, asked], sort_keys=True)

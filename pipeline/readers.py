@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem
 
 from pipeline.errors import RequestError
-from pipeline.files import format_of
+from pipeline.files import BY_SUFFIX, Dialect, format_of
 from pipeline.lines import BLOCK_BYTES, LONGEST_LINE
 from pipeline.rows import ROWS, Columns, column_of, leaves_of, table_of_batch
 from pipeline.rows import SCHEMA as SCHEMA
@@ -31,12 +31,12 @@ def read_entry(
     filesystem: FileSystem,
     columns: Columns,
     row_groups: range | None = None,
-    delimiter: str | None = None,
+    dialect: Dialect = BY_SUFFIX,
     csv_block: int = LONGEST_LINE,
     keep: pa.Schema | None = None,
 ) -> Iterator[pa.Table]:
     """The tables of one file or pair of files. `row_groups`: only these of a Parquet file;
-    `delimiter`: of a CSV file that has another than the comma; `csv_block`: bytes that are parsed
+    `dialect`: of CSV and TSV files; `csv_block`: bytes that are parsed
     at once, of which a row may not have more; `keep`: the types of all columns, see `rows`.
 
     Raises:
@@ -57,7 +57,7 @@ def read_entry(
             case "json":
                 yield from read_json_lines(path, filesystem, columns, keep)
             case _:
-                yield from read_csv(path, filesystem, columns, csv_block, delimiter, keep)
+                yield from read_csv(path, filesystem, columns, csv_block, dialect, keep)
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def check_entry(
     entry: tuple[str, ...],
     filesystem: FileSystem,
     columns: Columns,
-    delimiter: str | None = None,
+    dialect: Dialect = BY_SUFFIX,
 ) -> bool:
     """Whether there are rows, looking at the beginning only. Raises as `read_entry`."""
     if len(entry) == 1 and format_of(entry[0]) == "parquet":
@@ -81,7 +81,7 @@ def check_entry(
             leaves_of(file.schema_arrow, columns, entry[0])
             return bool(file.metadata.num_rows)
     for block in (BLOCK_BYTES, LONGEST_LINE):
-        tables = read_entry(entry, filesystem, columns, None, delimiter, block)
+        tables = read_entry(entry, filesystem, columns, None, dialect, block)
         try:
             # Of a pair the second as well, which shows whether two short files end at one line.
             return bool(sum(table.num_rows for table in islice(tables, len(entry))))

@@ -10,7 +10,7 @@ import re
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from pipeline.rules import DEFAULT_GATE, Gate
 
@@ -55,6 +55,7 @@ class Ingredient(Section):
     revision: str | None = None
     source: str | None = None
     target: str | None = None
+    columns: tuple[PositiveInt, PositiveInt] | None = None
 
 
 class Data(Section):
@@ -79,6 +80,9 @@ class Data(Section):
     """The source's column, or its key inside a `translation` column."""
     target: str = "target"
     """The target's, likewise."""
+    columns: tuple[PositiveInt, PositiveInt] | None = None
+    """The numbers of both columns, from 1, in CSV and TSV files whose first line is no header.
+    None: it names the columns."""
     max_rows: int | None = Field(None, ge=1)
     """Of each corpus at most this many rows are read, evenly from the beginnings of its files or
     shards. None: all; of a stream, where only train.steps ends training, as many as that needs."""

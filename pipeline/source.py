@@ -7,8 +7,9 @@ shard (per some row groups of a large Parquet file), in their order and that of 
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -72,7 +73,7 @@ class Source:
                 files.filesystem,
                 self.columns,
                 row_groups,
-                files.delimiter,
+                files.dialect,
                 keep=keep,
             )
         else:
@@ -123,7 +124,7 @@ def check_source(location: Location, data: Data, split: str) -> None:
     elif origin is not None:
         entries = dict.fromkeys(part.entry for part in source.parts)
         checks = [
-            check_entry(entry, origin.filesystem, columns, origin.delimiter) for entry in entries
+            check_entry(entry, origin.filesystem, columns, origin.dialect) for entry in entries
         ]
         filled = any(checks)
     else:
@@ -148,14 +149,20 @@ def find_source(location: Location, data: Data, split: str) -> Source:
     """The split's files and its identity; raises RequestError when they are not there."""
     columns = (data.source, data.target)
     if isinstance(location, str) and location.startswith(EMBEDDED):
+        _check_numbers(data, [location])
         return _embedded(location, columns)
     found = find_files(location, data, split)
     origin = open_shards(found, data, split) if isinstance(found, Stream) else found
+    identity = origin.identity | {"columns": list(columns)}
     if isinstance(origin, Shards):
+        _check_numbers(data, origin.names)
         parts = [Part((name,)) for name in origin.names]
     else:
         parts = [part for entry in origin.entries for part in _parts(entry, origin.filesystem)]
-    identity = origin.identity | {"columns": list(columns)}
+        _check_numbers(data, [part.entry[0] for part in parts])
+    if data.columns is not None and isinstance(origin, Files):
+        origin = replace(origin, dialect=origin.dialect._replace(numbers=data.columns))
+        identity |= {"numbers": list(data.columns)}
     return Source(tuple(parts), origin, columns, identity)
 
 
@@ -169,6 +176,16 @@ def describe(location: Location) -> str:
         return f"{location.source!r} with {location.target!r}"
     files = [location.files] if isinstance(location.files, str) else location.files or []
     return " ".join(["the stream", repr(location.stream), *map(repr, files)])
+
+
+def _check_numbers(data: Data, files: Iterable[str]) -> None:
+    """Raises RequestError where `data.columns` numbers what has names."""
+    for file in files if data.columns is not None else ():
+        if not {".csv", ".tsv"} & {each.lower() for each in PurePosixPath(file).suffixes}:
+            raise RequestError(
+                f"data.columns {list(data.columns or ())}: {file!r} has names for its columns; "
+                "numbers are for CSV and TSV files without a header"
+            )
 
 
 def _embedded(location: str, columns: Columns) -> Source:

@@ -78,8 +78,8 @@ def _of_file(part: Part, files: Files, source: Source) -> Iterator[tuple[pa.Sche
                 for some in json_rows(path, filesystem):
                     yield schema_of_dicts(some), len(some)
             case _:
-                names = csv_columns(path, filesystem, files.delimiter)
-                tables = read_entry(part.entry, filesystem, source.columns, None, files.delimiter)
+                names = csv_columns(path, filesystem, files.dialect)
+                tables = read_entry(part.entry, filesystem, source.columns, None, files.dialect)
                 yield from _of_text(names, tables)
 
 

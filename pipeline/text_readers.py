@@ -15,7 +15,7 @@ import pyarrow.csv
 from pyarrow.fs import FileSystem
 
 from pipeline.errors import RequestError
-from pipeline.files import format_of
+from pipeline.files import Dialect, format_of
 from pipeline.lines import LONGEST_LINE, check_encoding, line_blocks, open_file
 from pipeline.rows import (
     ROWS,
@@ -90,17 +90,17 @@ def _not_lines(path: str) -> RequestError:
 # --- CSV and TSV --------------------------------------------------------------------------------
 
 
-def parse_options(path: str, delimiter: str | None) -> pa.csv.ParseOptions:
+def parse_options(path: str, dialect: Dialect) -> pa.csv.ParseOptions:
     """How a CSV or TSV file is cut into cells. By custom TSV has no quoting: a quotation mark is a
     character like any other."""
     if format_of(path) == "tsv":
         return pa.csv.ParseOptions(delimiter="\t", quote_char=False)
-    return pa.csv.ParseOptions(delimiter=delimiter or ",", newlines_in_values=True)
+    return pa.csv.ParseOptions(delimiter=dialect.delimiter or ",", newlines_in_values=True)
 
 
-def csv_columns(path: str, filesystem: FileSystem, delimiter: str | None) -> list[str]:
+def csv_columns(path: str, filesystem: FileSystem, dialect: Dialect) -> list[str]:
     """The names in the first line; none of an empty file."""
-    parsing = parse_options(path, delimiter)
+    parsing = parse_options(path, dialect)
     parsing.invalid_row_handler = lambda _: "skip"
     reading = pa.csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False)
     with open_file(path, filesystem) as file:
@@ -116,10 +116,13 @@ def read_csv(
     filesystem: FileSystem,
     columns: Columns,
     block_bytes: int,
-    delimiter: str | None,
+    dialect: Dialect,
     keep: pa.Schema | None,
 ) -> Iterator[pa.Table]:
-    parsing = parse_options(path, delimiter)
+    parsing = parse_options(path, dialect)
+    unnamed = dialect.numbers is not None
+    if dialect.numbers is not None:
+        columns = (f"f{dialect.numbers[0] - 1}", f"f{dialect.numbers[1] - 1}")  # as pyarrow has it
     with open_file(path, filesystem) as file:
         if not (beginning := file.read(4)):
             return
@@ -135,7 +138,9 @@ def read_csv(
     parsing.invalid_row_handler = skip
     settings: dict[str, Any] = {
         # One thread: the rows that `skip` counts are then always those of the batches so far.
-        "read_options": pa.csv.ReadOptions(block_size=block_bytes, use_threads=False),
+        "read_options": pa.csv.ReadOptions(
+            block_size=block_bytes, use_threads=False, autogenerate_column_names=unnamed
+        ),
         "parse_options": parsing,
         # Bytes, not strings: one byte that is no UTF-8 then costs its row and not the file.
         "convert_options": pa.csv.ConvertOptions(
@@ -162,7 +167,7 @@ def read_csv(
     except KeyError:
         del settings["convert_options"]
         with open_file(path, filesystem) as file:
-            check_columns(columns, path, pa.csv.open_csv(file, **settings).schema.names)
+            _check_header(dialect, columns, path, pa.csv.open_csv(file, **settings).schema.names)
         raise
     except pa.ArrowInvalid as error:
         if "straddl" not in str(error):
@@ -172,6 +177,21 @@ def read_csv(
         raise _never_closed(path, swallowed)
     if ragged:
         yield ragged_rows(ragged, keep)
+
+
+def _check_header(dialect: Dialect, columns: Columns, path: str, names: list[str]) -> None:
+    if dialect.numbers is not None:
+        raise RequestError(
+            f"data.columns {list(dialect.numbers)}: {path!r} has {len(names)} columns in its first "
+            "line, which are numbered from 1"
+        )
+    try:
+        check_columns(columns, path, names)
+    except RequestError as error:
+        raise RequestError(
+            f"{error}. If its first line is a pair, and no header: data.columns=[1, 2] names the "
+            "columns by their numbers"
+        ) from None
 
 
 def _check_lines(cells: list[pa.Array], path: str) -> None:

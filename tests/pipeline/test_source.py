@@ -14,7 +14,7 @@ import pytest
 from pipeline import grammar, source
 from pipeline.errors import RequestError
 from pipeline.known_sources import check_data
-from pipeline.recipe import Location, PairOfFiles
+from pipeline.recipe import Data, Location, PairOfFiles
 from pipeline.source import check_source, find_source, read_source
 from tests.pipeline.pairs import PAIRS, data, good, jsonl, parquet, rows
 
@@ -182,3 +182,52 @@ def _other_translation() -> bytes:
     table = pa.table({"id": [1], "translation": [{"de": "b"}]})
     pq.write_table(table, buffer := io.BytesIO())
     return buffer.getvalue()
+
+
+# --- Columns by number --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", b"1\tgood\tgut\n2\tbad\tschlecht\n3\t\xff\tx\n4\tshort\n"),
+        ("a.csv", b'1,good,gut\n2,bad,schlecht\n3,\xff,x\n4,"short"\n'),
+    ],
+)
+def test_columns_of_a_file_without_a_header_have_numbers(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    numbered = Data(train="-", validation="-", columns=(2, 3))
+    check_source(str(tmp_path / name), numbered, "train")
+    source = find_source(str(tmp_path / name), numbered, "train")
+    rows = [row for table in source.tables(0) for row in table.to_pylist()]
+    assert [(row["source"], row["target"]) for row in rows[:2]] == [
+        ("good", "gut"),
+        ("bad", "schlecht"),
+    ]
+    assert [row["problem"] for row in rows] == [None, None, "not_text", "ragged"]
+    turned = find_source(str(tmp_path / name), numbered.model_copy(update={"columns": (3, 2)}), "-")
+    assert turned.identity != source.identity
+
+
+def test_a_pair_that_is_taken_for_a_header_is_told_how_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("good\tgut\nbad\tschlecht\n")
+    with pytest.raises(RequestError, match=r"it has: good, gut\. .*data\.columns=\[1, 2\]"):
+        check_source(str(tmp_path / "a.tsv"), Data(train="-", validation="-"), "train")
+    wide = Data(train="-", validation="-", columns=(1, 3))
+    with pytest.raises(RequestError, match=r"data\.columns \[1, 3\]: .*a\.tsv' has 2 columns"):
+        check_source(str(tmp_path / "a.tsv"), wide, "train")
+
+
+@pytest.mark.parametrize("location", ["embedded:train", "a.jsonl", "a.txt beside b.txt"])
+def test_what_names_its_columns_has_no_numbers(tmp_path: Path, location: str) -> None:
+    (tmp_path / "a.jsonl").write_text('{"source": "a", "target": "b"}\n')
+    (tmp_path / "a.txt").write_text("a\n")
+    (tmp_path / "b.txt").write_text("b\n")
+    numbered = Data(train="-", validation="-", columns=(1, 2))
+    where: Location = location if ":" in location else str(tmp_path / location)
+    if "beside" in location:
+        where = PairOfFiles(source=str(tmp_path / "a.txt"), target=str(tmp_path / "b.txt"))
+    with pytest.raises(RequestError, match=r"data\.columns \[1, 2\]: .*without a header"):
+        check_source(where, numbered, "train")
