@@ -16,6 +16,7 @@ from jobs.rollback import rollback
 from jobs.serve import serve
 from jobs.status import status
 from jobs.stop import stop
+from jobs.storage import storage
 from jobs.submit import submit
 from jobs.sync import sync
 from jobs.train import train
@@ -25,7 +26,7 @@ from jobs.translate import translate
 def main() -> None:
     app = application(
         demo, prepare, train, evaluate, export, pin, promote, rollback, history, lineage, notify,
-        translate, serve, sync, doctor, submit, status, logs, stop,
+        translate, serve, sync, storage, doctor, submit, status, logs, stop,
     )  # fmt: skip
     app(prog_name="heliograph")
 

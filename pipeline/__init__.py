@@ -117,20 +117,21 @@ The finished model
 108. translate_dataset  a data set to a data set through Ray Data
 109. finish             what a finished training comes to, scored and registered
 110. job_data           what a job was begun with: other data are another job
-111. job                the whole way, from a recipe to a registered model
+111. stored             what lies on a storage, and which jobs use it
+112. job                the whole way, from a recipe to a registered model
 
 A server of translations
-112. serve_limits       what one client may ask of it, and how much may wait
-113. serve_replica      one version of the model, and the requests that wait for it, together
-114. serve_requests     requests: read within bounds, checked, or refused
-115. serve_metrics      what it tells Prometheus
-116. serve_versions     the version in use, and the change to the next
-117. serve_answers      translations, attention, readiness
-118. serve_app          the interface, its description, and the pages for people
-119. serve_http         clients that are slow, many, or speak no HTTP
-120. serve              from MODEL to the last answer
-121. doctor_server      whether a tracking server does what a job needs
-122. doctor_node        what a node says of itself
-123. doctor_checks      what was found, judged
-124. doctor             what is wrong with a cluster, its storage and its tracking server
+113. serve_limits       what one client may ask of it, and how much may wait
+114. serve_replica      one version of the model, and the requests that wait for it, together
+115. serve_requests     requests: read within bounds, checked, or refused
+116. serve_metrics      what it tells Prometheus
+117. serve_versions     the version in use, and the change to the next
+118. serve_answers      translations, attention, readiness
+119. serve_app          the interface, its description, and the pages for people
+120. serve_http         clients that are slow, many, or speak no HTTP
+121. serve              from MODEL to the last answer
+122. doctor_server      whether a tracking server does what a job needs
+123. doctor_node        what a node says of itself
+124. doctor_checks      what was found, judged
+125. doctor             what is wrong with a cluster, its storage and its tracking server
 """

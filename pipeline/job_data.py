@@ -17,6 +17,8 @@ from pipeline.recipe import Recipe
 from pipeline.source import Source, describe
 from pipeline.tokenizer import Tokenizer
 
+DATA = "data.json"
+
 
 def check_sources(folder: str, recipe: Recipe, job: str) -> bool:
     """Before anything is prepared: whether the sources are those that the job was begun with, as
@@ -56,8 +58,9 @@ def check_contents(folder: str, recipe: Recipe, prepared: Prepared, job: str) ->
     kept = _read(folder)
     if kept is None:
         files, root = filesystem_of(folder)
-        content = {"sources": _sources(recipe), "digests": digests}
-        write_whole(files, f"{root}/data.json", json.dumps(content, indent=1).encode())
+        folders = [_below_storage(folder) for folder in prepared.folders]
+        content = {"sources": _sources(recipe), "digests": digests, "folders": folders}
+        write_whole(files, f"{root}/{DATA}", json.dumps(content, indent=1).encode())
         return
     for what, digest in digests.items():
         before = kept["digests"].get(what)
@@ -71,6 +74,11 @@ def has_begun(folder: str) -> bool:
     return bool(list_folder(files, root))
 
 
+def _below_storage(folder: str) -> str:
+    """KIND/KEY."""
+    return "/".join(folder.rstrip("/").split("/")[-2:])
+
+
 def _changed(job: str, what: str, before: str, now: str) -> RequestError:
     return RequestError(
         f"{what} is no longer what job {job} was begun with ({before}, now {now}): put it back, or "
@@ -82,7 +90,7 @@ def _read(folder: str) -> Any:
     """None: the job is new."""
     files, root = filesystem_of(folder)
     try:
-        with files.open_input_stream(f"{root}/data.json") as file:
+        with files.open_input_stream(f"{root}/{DATA}") as file:
             return json.loads(file.read())
     except FileNotFoundError:
         return None

@@ -32,6 +32,13 @@ class Prepared:
     """What the user should know before training: pairs that are left out, steps of another size."""
 
     @property
+    def folders(self) -> list[str]:
+        """All that the job reads, on its storage."""
+        corpora = [*self.texts.corpora, *(self.tokens.corpora if self.tokens else ())]
+        used = [*(corpus.folder for corpus in corpora), self.validation.folder]
+        return [*used, self.tokenizer.rpartition("/")[0]]
+
+    @property
     def training(self) -> Mixture:
         """What the stream reads. The step list is the same with tokens or texts."""
         return self.tokens or self.texts
