@@ -113,7 +113,7 @@ def stream(
         start=start,
         max_steps=None,
     )
-    options = stream_options(job.batches)
+    options = stream_options()
     config = DataConfig(execution_options=options, enable_shard_locality=False)
     ((shard,),) = [
         list(split.values()) for split in config.configure({"s": dataset}, 1, None, None)

@@ -19,7 +19,7 @@ class StepShards(DataConfig):  # type: ignore[misc]  # Ray has no types
     def __init__(self, plan: TrainingPlan, placement: Placement) -> None:
         # Which node a batch lies on must not decide who gets it.
         super().__init__(
-            execution_options=stream_options(plan.batches, placement.data_labels),
+            execution_options=stream_options(placement.data_labels),
             enable_shard_locality=False,
         )
         self._plan, self._cpus_per_worker = plan, placement.cpus_per_worker

@@ -32,13 +32,13 @@ from pipeline.engines import ENGINE, Engine, cpus_per_copy
 from pipeline.errors import RequestError, one_line
 from pipeline.exports import check_export
 from pipeline.model_folder import RECIPE, read_settings
+from pipeline.pacing import Breather
 from pipeline.placement import place_pool
 from pipeline.recipe import Data, Location
 from pipeline.recipe_file import parse_decoding
 from pipeline.registry import fetch_model
 from pipeline.row_progress import RowLine, RowProgress
 from pipeline.source import Source, check_source, describe, find_source, ordered_context
-from pipeline.stream import Breather
 from pipeline.survey import survey
 from pipeline.translated_parts import PartsFolder, Span, check_same, cut
 from pipeline.translated_rows import RowWork, SpanTranslator, pack_span

@@ -20,7 +20,7 @@ SOURCES = sorted(
 
 # Where each library may be imported; every other place is kept free of it.
 RAY_DATA = {
-    "source", "pieces", "corpus", "tokens", "batches", "stream", "feed", "train",
+    "source", "pieces", "corpus", "tokens", "batches", "pacing", "stream", "feed", "train",
     "translate_dataset",
 }  # fmt: skip
 RAY_TRAIN = {"worker", "feed", "reporter", "train", "whole_starts"}
