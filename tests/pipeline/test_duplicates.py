@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyarrow.fs import LocalFileSystem
 
 from pipeline.cleaning import CLEAN_SCHEMA
-from pipeline.duplicates import Buckets, Selection, pair_hashes, without_duplicates
+from pipeline.duplicates import Cut, Selection, pair_hashes, without_duplicates
 from pipeline.stretches import Stretch, Workshop
 
 Pair = tuple[str, str]
@@ -45,8 +45,8 @@ def read(selection: Selection, first: int, end: int) -> list[Pair]:
 @given(
     parts=st.lists(PAIRS, max_size=4),
     stretch_rows=st.integers(1, 20),
-    buckets=st.integers(1, 3),
-    task_rows=st.integers(5, 40),
+    smallest=st.integers(1, 20),
+    largest=st.integers(5, 40),
     data=st.data(),
 )
 def test_the_first_of_equal_pairs_is_kept_in_order(
@@ -54,8 +54,8 @@ def test_the_first_of_equal_pairs_is_kept_in_order(
     tmp_path: Path,
     parts: list[list[Pair]],
     stretch_rows: int,
-    buckets: int,
-    task_rows: int,
+    smallest: int,
+    largest: int,
     data: st.DataObject,
 ) -> None:
     stretches = write(tmp_path / "workshop", parts, stretch_rows)
@@ -63,7 +63,7 @@ def test_the_first_of_equal_pairs_is_kept_in_order(
     pairs = [pair for part in parts for pair in part]
     everything = Selection.of_all(workshop, stretches)
     assert read(everything, 0, everything.total) == pairs
-    selection = without_duplicates(workshop, stretches, Buckets(buckets, task_rows))
+    selection = without_duplicates(workshop, stretches, Cut(3, smallest, largest))
     expected = list(dict.fromkeys(pairs))
     assert selection.total == len(expected)
     assert read(selection, 0, selection.total) == expected
