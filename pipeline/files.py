@@ -7,7 +7,7 @@ rules of `datasets` (see `hub`). Nothing of the data itself is read here.
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from pyarrow import ArrowException
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem, PyFileSystem
 
 from pipeline.errors import RequestError, Unreachable, did_you_mean, one_line
-from pipeline.hub import dataset_builder, hub_revision, settings_of, split_files
+from pipeline.hub import dataset_builder, hub_revision, passed_over, settings_of, split_files
 from pipeline.listing import list_folder
 from pipeline.recipe import Data, Location, PairOfFiles, Stream
 from pipeline.remote import RemoteFiles
@@ -61,19 +61,28 @@ class Files:
     filesystem: FileSystem
     """Opens the entries' paths, in this process and, pickled, in any other."""
     identity: dict[str, Any]
-    """JSON. Two locations with the same identity hold the same data: revision, or the files' sizes
-    and times of change."""
+    """JSON. The same identity, the same data: revision, or the files' sizes and times of change."""
     dialect: Dialect = BY_SUFFIX
+    passed_over: tuple[str, ...] = ()
+    """Files beside them that are named like a split and are in none."""
 
 
 def find_files(location: Location, data: Data, split: str) -> Files | Stream:
     """The files that hold `split` of `location`; a stream, where only `datasets` can read them.
 
     Raises:
-        RequestError: something is not there, cannot be reached, or has a suffix that is not read.
+        RequestError: something is not there, cannot be reached, or has a name that is not read.
     """
     if isinstance(location, Stream):
         return location
+    try:
+        return _find_files(location, data, split)
+    except (UnicodeEncodeError, UnicodeDecodeError) as error:  # Arrow's, of a name on this machine
+        name = os.fsencode(error.object) if isinstance(error.object, str) else error.object
+        raise RequestError(f"the file name {name!r} is not UTF-8: rename it") from error
+
+
+def _find_files(location: str | list[str] | PairOfFiles, data: Data, split: str) -> Files | Stream:
     if isinstance(location, PairOfFiles):
         return _pairs_of_files(location)
     if isinstance(location, list):
@@ -135,6 +144,13 @@ def format_of(path: str) -> str:
             "Other formats that `datasets` knows: {stream: FORMAT, files: …}"
         )
     return FORMATS[suffix]
+
+
+def _is_readable(path: str) -> bool:
+    try:
+        return bool(format_of(path))
+    except RequestError:
+        return False
 
 
 # --- Plain files and globs ----------------------------------------------------------------------
@@ -275,7 +291,10 @@ def _folder_files(location: str, data: Data, split: str) -> Files | Stream:
     filesystem, found = _existing(files)
     identity = {"location": location, "split": split, "configuration": data.configuration}
     dialect = Dialect(settings_of(builder).get("sep"))
-    return _described([(file,) for file in found], filesystem, identity, dialect)
+    described = _described([(file,) for file in found], filesystem, identity, dialect)
+    there = list_folder(filesystem, path, recursive=True)
+    others = [i.path for i in there if i.type == FileType.File and _is_readable(i.path)]
+    return replace(described, passed_over=tuple(passed_over(builder, path, others)))
 
 
 def _hub_files(name: str, data: Data, split: str) -> Files | Stream:
@@ -303,10 +322,9 @@ def _hub_files(name: str, data: Data, split: str) -> Files | Stream:
 
 def _reads_directly(builder: Any, paths: list[str]) -> bool:
     """Whether the readers here know the files' formats, and all that the README says of them."""
-    try:
-        formats = {format_of(path) for path in paths}
-    except RequestError:
+    if not all(map(_is_readable, paths)):
         return False
+    formats = {format_of(path) for path in paths}
     settings = settings_of(builder)
     known = not settings.keys() - {"sep", "delimiter"} and len(str(settings.get("sep", ","))) == 1
     return known and (not settings or formats <= {"csv", "tsv"})

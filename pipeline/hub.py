@@ -6,8 +6,10 @@ every silence of the hub becomes a `RequestError`. Nothing of the data itself is
 """
 
 import logging
+import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
@@ -92,6 +94,19 @@ def split_files(builder: Any, split: str, name: str) -> list[str]:
     if split not in splits:
         raise RequestError(f"{name!r} has no split {split!r}; {did_you_mean(split, splits)}")
     return splits[split]
+
+
+def passed_over(builder: Any, folder: str, files: Iterable[str]) -> list[str]:
+    """Of a folder's files those that have a split's name in theirs, and yet are in no split: of
+    several layouts `datasets` takes the first that it finds. None where a README says what is."""
+    from datasets.data_files import SPLIT_KEYWORDS
+
+    if os.path.exists(f"{folder}/README.md"):
+        return []
+    used = {str(file) for files in (builder.config.data_files or {}).values() for file in files}
+    keywords = {keyword for keywords in SPLIT_KEYWORDS.values() for keyword in keywords}
+    words = {file: re.split(r"[^a-z]+", os.path.relpath(file, folder).lower()) for file in files}
+    return [file for file in words if file not in used and keywords & {*words[file]}]
 
 
 def settings_of(builder: Any) -> dict[str, Any]:

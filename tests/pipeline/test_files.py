@@ -1,5 +1,6 @@
 """Which files a location means: lists, globs, folders of several kinds."""
 
+import os
 from pathlib import Path
 
 import fsspec
@@ -7,6 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from pipeline.errors import RequestError
+from pipeline.files import Files, find_files
 from pipeline.recipe import PairOfFiles
 from pipeline.source import check_source, find_source
 from tests.pipeline.pairs import PAIRS, data, good, jsonl, parquet, rows
@@ -152,3 +154,28 @@ def test_folders_far_away(tmp_path: Path) -> None:
     assert rows("memory://plain/*.jsonl") == good(PAIRS)
     with pytest.raises(RequestError, match=r"'memory://plain'.*memory://plain/train-\*\.parquet"):
         check_source("memory://plain", data(), "train")
+
+
+@pytest.mark.parametrize("location", ["", "*.jsonl", "caf*/*.jsonl"])
+def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path, location: str) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(name)
+    for path in (name + b".jsonl", name + b"/train.jsonl"):
+        Path(os.fsdecode(path)).write_bytes(jsonl(PAIRS))
+    with pytest.raises(RequestError, match=r"the file name b'.*caf\\xe9.* is not UTF-8"):
+        find_files(f"{tmp_path}/{location}", data(), "train")
+
+
+def test_files_named_like_a_split_and_in_none_are_named(tmp_path: Path) -> None:
+    row = '{"source": "a", "target": "b"}\n'
+    (tmp_path / "data").mkdir()
+    for name in ("data/train-00000-of-00001.jsonl", "train.extra.jsonl", "trained.jsonl", "x.txt"):
+        (tmp_path / name).write_text(row)
+    found = find_files(str(tmp_path), data(), "train")
+    assert isinstance(found, Files)
+    assert [Path(path).name for (path,) in found.entries] == ["train-00000-of-00001.jsonl"]
+    assert [Path(path).name for path in found.passed_over] == ["train.extra.jsonl"]
+    (tmp_path / "README.md").write_text("which says what belongs to the dataset\n")
+    found = find_files(str(tmp_path), data(), "train")
+    assert isinstance(found, Files)
+    assert found.passed_over == ()
