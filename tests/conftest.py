@@ -107,6 +107,15 @@ def storage(tmp_path: Path) -> str:
     return str(folder)
 
 
+@pytest.fixture
+def s3() -> Iterator[dict[str, str]]:
+    """A bucket, and the variables by which other processes find it."""
+    from tests.s3 import s3_server
+
+    with s3_server() as variables:
+        yield variables
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
     """The one tracking server of the test run: it takes long to start."""

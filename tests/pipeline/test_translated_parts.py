@@ -13,6 +13,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 from pipeline import translated_parts
 from pipeline.errors import RequestError
 from pipeline.translated_parts import WRITING, PartsFolder, Span, check_same, cut
+from tests.s3 import BUCKET
 
 
 @given(
@@ -96,8 +97,16 @@ def test_a_start_that_died_before_its_manifest_is_nothing(tmp_path: Path) -> Non
     assert PartsFolder.at(str(tmp_path)).manifest() is None
 
 
-def test_an_object_store_does_as_well() -> None:
-    folder = PartsFolder(PyFileSystem(FSSpecHandler(MemoryFileSystem())), "bucket/out")
+def test_any_file_system_does_as_well() -> None:
+    write_and_read(PartsFolder(PyFileSystem(FSSpecHandler(MemoryFileSystem())), "bucket/out"))
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_does_as_well() -> None:
+    write_and_read(PartsFolder.at(f"{BUCKET}/out"))
+
+
+def write_and_read(folder: PartsFolder) -> None:
     assert folder.manifest() is None
     folder.begin({"pins": {"beam": 1}})
     span = Span(3, 4096, 2)
