@@ -38,6 +38,8 @@ JUDGED_SCHEMA = pa.schema([*CLEAN_SCHEMA, ("reason", pa.string()), ("normalized"
 whether data.unicode changed it."""
 CLEANING_VERSION = 2
 """To be raised whenever the same rows would be cleaned to other pairs: it is part of cache keys."""
+CLEANING_OPTIONS = {"unicode", "drop_identical", "max_characters", "max_length_ratio"}
+"""The keys of `data` that say which pairs of a part are kept, and how."""
 RATIO_MARGIN = 10
 """Characters added to both lengths, so that short pairs are not judged by a few letters."""
 SEEN, NORMALIZED = "seen", "normalized"

@@ -3,7 +3,7 @@
     storage/corpora/KEY/manifest.json        written last: without it there is no corpus
     storage/corpora/KEY/ATTEMPT/part-*.parquet
 
-Ray tasks read and clean (`stretches`), then write (`pieces`); the driver sees a line per file and
+Ray tasks read and clean (`readings`), then write (`pieces`); the driver sees a line per file and
 never the text. KEY is a hash of what determines the corpus, so that a prepared one is found again
 without reading the source; each start writes to an ATTEMPT folder of its own, so that two of them
 cannot spoil each other's.
@@ -17,7 +17,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from pyarrow.fs import FileSystem, FileType
 
 from pipeline.cleaning import (
     CLEAN_SCHEMA,
+    CLEANING_OPTIONS,
     CLEANING_VERSION,
     NORMALIZED,
     SEEN,
@@ -42,14 +42,11 @@ from pipeline.duplicates import Selection, without_duplicates
 from pipeline.errors import RequestError, Unreachable
 from pipeline.files import absolute, filesystem_of
 from pipeline.known_sources import KnownSource, find_known, remember
-from pipeline.listing import list_folder
 from pipeline.pieces import write_pieces
+from pipeline.readings import Reading, begin_reading, delete_abandoned
 from pipeline.recipe import Data, Location
 from pipeline.source import Source, describe
-from pipeline.stretches import Stretch, Workshop
-
-ABANDONED = timedelta(days=1)
-"""The files of a start that died are deleted when none of them was touched for so long."""
+from pipeline.stretches import Stretch
 
 
 class Piece(NamedTuple):
@@ -150,18 +147,22 @@ def prepare_corpus(
     """The split's cleaned corpus: found on storage, or read, cleaned and written there now.
 
     Args:
-        tell: is told that the source cannot be reached, where its corpus was prepared before.
+        tell: is told of files that are not used, though they look it; and that the source cannot
+            be reached, where its corpus was prepared before.
         enough: positions in the model that training will use. A stream, of which nobody knows how
             long it is, is read until its pairs surely have as many.
 
     Raises:
         RequestError: the source cannot be read, nothing of it is left, or more than
-            `data.max_dropped_share` was dropped. Nothing stays on storage.
+            `data.max_dropped_share` was dropped. No corpus is left on storage, but what was read
+            is, for a day: see `readings`.
     """
     storage = absolute(storage)
     source = find_known(storage, location, data, split)
     if not isinstance(source, Source):
         return _prepared_before(*source, data, piece_rows, storage, enough, tell)
+    if files := getattr(source.origin, "passed_over", ()):
+        tell(f"{describe(location)}: in no split, though named like one: {', '.join(files)}")
     limit = Limit(data.max_rows, enough if source.unbounded else None)
     folder = _folder(source.identity, data, limit, piece_rows, storage)
     try:
@@ -171,7 +172,9 @@ def prepare_corpus(
     else:
         check_losses(corpus.seen, corpus.dropped, data.max_dropped_share, describe(location))
     remember(storage, location, data, split, source)
-    _delete_abandoned(corpus)
+    filesystem, path = filesystem_of(corpus.folder)
+    own = frozenset(name.partition("/")[0] for name, _ in corpus.files)
+    delete_abandoned(filesystem, path, own)
     return corpus
 
 
@@ -197,10 +200,9 @@ def _prepared_before(
 def _folder(
     identity: dict[str, Any], data: Data, limit: Limit, piece_rows: int, storage: str
 ) -> str:
-    options = {"unicode", "drop_identical", "drop_duplicates", "max_characters", "max_length_ratio"}
     parts = {
         "identity": _limited(identity, limit),
-        "options": data.model_dump(include=options),
+        "options": data.model_dump(include={*CLEANING_OPTIONS, "drop_duplicates"}),
         "piece_rows": piece_rows,
         "version": CLEANING_VERSION,
     }
@@ -216,23 +218,23 @@ def _limited(identity: dict[str, Any], limit: Limit) -> dict[str, Any]:
 def _write_corpus(
     source: Source, data: Data, limit: Limit, location: Location, piece_rows: int, folder: str
 ) -> Corpus:
+    storage = folder.rpartition("/corpora/")[0]
+    reading, whole = begin_reading(source, data, limit, storage), False
     filesystem, path = filesystem_of(folder)
     attempt = uuid.uuid4().hex[:12]
-    workshop = Workshop(filesystem, f"{path}/{attempt}/workshop")
-    filesystem.create_dir(workshop.folder, recursive=True)
     try:
-        stretches, counts = _read_and_clean(source, data, limit, workshop)
+        stretches, counts = _read_and_clean(source, data, limit, reading)
         seen, normalized = counts.pop(SEEN, 0), counts.pop(NORMALIZED, 0)
         dropped = {reason: counts[reason] for reason in sorted(counts)}
         check_losses(seen, dropped, data.max_dropped_share, describe(location))
-        selection = Selection.of_all(workshop, stretches)
+        selection = Selection.of_all(reading.workshop, stretches)
         if data.drop_duplicates:
-            everything, selection = selection, without_duplicates(workshop, stretches)
+            everything, selection = selection, without_duplicates(reading.workshop, stretches)
             if duplicates := everything.total - selection.total:
                 dropped["duplicate"] = duplicates
             check_losses(seen, dropped, data.max_dropped_share, describe(location))
+        filesystem.create_dir(f"{path}/{attempt}", recursive=True)
         written = write_pieces(selection, piece_rows, path, attempt)
-        filesystem.delete_dir(workshop.folder)
         corpus = Corpus(
             folder=folder,
             rows=selection.total,
@@ -244,11 +246,15 @@ def _write_corpus(
             piece_rows=piece_rows,
             files=written.files,
         )
-        return _commit(corpus, filesystem, path, attempt)
+        corpus = _commit(corpus, filesystem, path, attempt)
+        whole = True
+        return corpus
     except BaseException:
         with suppress(OSError):
             filesystem.delete_dir(f"{path}/{attempt}")
         raise
+    finally:
+        reading.end(whole=whole)
 
 
 def _commit(corpus: Corpus, filesystem: FileSystem, path: str, attempt: str) -> Corpus:
@@ -264,25 +270,11 @@ def _commit(corpus: Corpus, filesystem: FileSystem, path: str, attempt: str) -> 
     return Corpus.load(corpus.folder)
 
 
-def _delete_abandoned(corpus: Corpus) -> None:
-    """Delete what starts that were killed have left beside the corpus."""
-    filesystem, path = filesystem_of(corpus.folder)
-    own = {name.partition("/")[0] for name, _ in corpus.files}
-    for attempt in list_folder(filesystem, path):
-        if attempt.type != FileType.Directory or attempt.base_name in own:
-            continue
-        inside = list_folder(filesystem, attempt.path, recursive=True)
-        touched = [each.mtime for each in inside if each.type == FileType.File] or [attempt.mtime]
-        if None not in touched and max(touched) < datetime.now(UTC) - ABANDONED:
-            with suppress(OSError):
-                filesystem.delete_dir(attempt.path)
-
-
 # --- Ray tasks: read and clean, find duplicates, write ------------------------------------------
 
 
 def _read_and_clean(
-    source: Source, data: Data, limit: Limit, workshop: Workshop
+    source: Source, data: Data, limit: Limit, reading: Reading
 ) -> tuple[list[Stretch], Counter[str]]:
     """Write what is kept of each part; return its stretches in order, and what was counted."""
     import ray
@@ -298,9 +290,11 @@ def _read_and_clean(
                 counts.update(count(judged))
                 yield kept(judged)
 
-        stretches = [stretch._asdict() for stretch in workshop.write_part(part, pairs())]
-        facts = {"stretches": stretches, "counts": dict(counts)}
-        yield pa.table({"facts": [json.dumps(facts)]})
+        def read() -> dict[str, Any]:
+            stretches = [each._asdict() for each in reading.workshop.write_part(part, pairs())]
+            return {"stretches": stretches, "counts": dict(counts)}
+
+        yield pa.table({"facts": [json.dumps(reading.part(part, read))]})
 
     try:
         rows = [json.loads(row["facts"]) for row in source.dataset(clean).iter_rows()]

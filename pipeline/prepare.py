@@ -83,6 +83,7 @@ def prepare(recipe: Recipe, *, tokenize: bool) -> Prepared:
     ]
     told += check_weights(texts)
     told += check_budget(ingredients, tokenizer, recipe.batches)
+    told = [*dict.fromkeys(told)]
     if sampled:
         return Prepared(texts, validation, path, None, tuple(told))
     tokens = _tokens(corpora, tokenizer, storage, tokenize)

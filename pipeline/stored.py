@@ -1,6 +1,7 @@
 """What lies on a storage, which of it jobs use, and the removal of what is no longer wanted.
 
     storage/corpora/KEY  storage/tokens/KEY  storage/tokenizers/KEY  storage/jobs/JOB
+    storage/readings/ATTEMPT
 
 Everything but a job is made again from its source when it is needed; a job's folder holds its
 checkpoints, and nothing that is registered needs it.
@@ -13,14 +14,19 @@ from datetime import UTC, datetime
 
 from pyarrow.fs import FileInfo, FileSystem, FileType
 
-from pipeline.corpus import ABANDONED
 from pipeline.errors import RequestError, did_you_mean
 from pipeline.files import filesystem_of
 from pipeline.job_data import DATA
 from pipeline.listing import list_folder
+from pipeline.readings import ABANDONED, READINGS
 
-KINDS = {"corpora": "manifest.json", "tokens": "manifest.json", "tokenizers": "tokenizer.json"}
-"""And the file that is written last."""
+KINDS = {
+    READINGS: "",
+    "corpora": "manifest.json",
+    "tokens": "manifest.json",
+    "tokenizers": "tokenizer.json",
+}
+"""And the file that is written last; what a start has read is never whole."""
 JOBS = "jobs"
 
 

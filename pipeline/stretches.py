@@ -41,7 +41,7 @@ class Workshop:
         for number, slices in groupby(self._slices(tables), itemgetter(0)):
             rows = 0
             with (
-                self.filesystem.open_output_stream(self._path(part, number)) as stream,
+                self.filesystem.open_output_stream(self.path(part, number)) as stream,
                 pq.ParquetWriter(stream, CLEAN_SCHEMA, compression="lz4", **PLAIN) as writer,
             ):
                 for _, some in slices:  # a row group each
@@ -51,7 +51,7 @@ class Workshop:
 
     def read(self, stretch: Stretch, first: int, end: int) -> Iterator[pa.Table]:
         """The stretch's pairs number `first` to `end`, a row group at a time."""
-        path = self._path(stretch.part, stretch.number)
+        path = self.path(stretch.part, stretch.number)
         with pq.ParquetFile(path, filesystem=self.filesystem) as file:
             groups = range(file.metadata.num_row_groups)
             ends = np.cumsum([file.metadata.row_group(group).num_rows for group in groups])
@@ -73,7 +73,8 @@ class Workshop:
                 row += some.num_rows
                 table = table.slice(some.num_rows)
 
-    def _path(self, part: int, number: int) -> str:
+    def path(self, part: int, number: int) -> str:
+        """Of the file that holds this stretch."""
         return f"{self.folder}/pairs-{part}-{number}.parquet"
 
 

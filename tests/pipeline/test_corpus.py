@@ -19,6 +19,7 @@ from pipeline import corpus as corpus_module
 from pipeline import pieces
 from pipeline.corpus import Corpus, prepare_corpus
 from pipeline.errors import RequestError
+from pipeline.readings import READINGS
 from pipeline.recipe import Data, PairOfFiles
 from pipeline.shards import Shards
 from pipeline.source import Part, Source
@@ -39,7 +40,9 @@ def write(path: Path, pairs: Sequence[tuple[Any, Any]]) -> None:
 
 
 def files_in(storage: str) -> list[Path]:
-    return [path for path in Path(storage).rglob("*") if path.is_file()]
+    """But for what was read, which stays for the next start."""
+    found = [path for path in Path(storage).rglob("*") if path.is_file()]
+    return [path for path in found if READINGS not in path.parts]
 
 
 @pytest.fixture
@@ -366,6 +369,41 @@ def test_an_endless_stream_is_read_until_it_is_enough(
 
 
 # --- What killed starts leave -------------------------------------------------------------------
+
+
+def test_what_a_killed_start_has_read_is_not_read_again(
+    tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same, changed = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    write(same, PAIRS[:100])
+    write(changed, [*PAIRS[100:150], (None, "x")])
+    write(tmp_path / "c.jsonl", PAIRS[300:310])
+    path = str(tmp_path / "*.jsonl")
+    options = data(drop_duplicates=True, max_dropped_share=0.9)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus_module, "write_pieces", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_corpus(path, options, "train", 64, storage)
+    (left,) = Path(storage, READINGS).iterdir()
+    before = same.stat()
+    same.write_text("not JSON".ljust(before.st_size))  # to be seen if it were read again
+    os.utime(same, ns=(before.st_atime_ns, before.st_mtime_ns))
+    write(changed, [*PAIRS[200:230], PAIRS[0]])
+    os.rename(tmp_path / "c.jsonl", tmp_path / "0.jsonl")
+    corpus = prepare_corpus(path, options, "train", 64, storage)
+    assert corpus.head(None) == [*PAIRS[300:310], *PAIRS[:100], *PAIRS[200:230]]
+    assert (corpus.seen, corpus.dropped) == (141, {"duplicate": 1})
+    assert [*Path(storage, READINGS).iterdir()] == [left]
+    for file in left.iterdir():
+        os.utime(file, (time.time() - 2 * 24 * 3600,) * 2)
+    write(changed, PAIRS[:10])
+    with pytest.raises(RequestError, match=r"a\.jsonl' line 1 is not JSON"):
+        prepare_corpus(path, options, "train", 64, storage)
+    assert not left.exists()  # after a day
 
 
 def test_what_a_killed_start_left_is_deleted_after_a_day(tmp_path: Path, storage: str) -> None:
