@@ -350,7 +350,7 @@ def test_an_endless_stream_is_read_until_it_is_enough(
     shards = Shards(stream, False, names, {"stream": "endless"})
     parts = tuple(Part((name,)) for name in names)
     source = Source(parts, shards, ("en", "de"), shards.identity)
-    monkeypatch.setattr(corpus_module, "find_source", lambda *_: source)
+    monkeypatch.setattr(corpus_module, "find_known", lambda *_: source)
 
     corpus = prepare_corpus("endless", data(), "train", 8, storage, enough=100)
     # Four words, hence surely five positions a pair, and a share of 34 of them: seven pairs each.
@@ -401,7 +401,7 @@ def test_what_a_killed_start_has_read_is_not_read_again(
     for file in left.iterdir():
         os.utime(file, (time.time() - 2 * 24 * 3600,) * 2)
     write(changed, PAIRS[:10])
-    with pytest.raises(RequestError, match=r"a\.jsonl' line 1 is not JSON"):
+    with pytest.raises(RequestError, match=r"a\.jsonl' ends in the middle of line 1"):
         prepare_corpus(path, options, "train", 64, storage)
     assert not left.exists()  # after a day
 

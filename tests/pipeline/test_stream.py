@@ -18,6 +18,7 @@ from pipeline.stream import step_stream, stream_options
 from pipeline.tokenizer import train_tokenizer
 from pipeline.windows import Position
 from tests.pipeline.small_corpus import write_mixture
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -168,12 +169,14 @@ def test_a_slow_consumer_is_not_outrun(tokenizer: str, tmp_path: Path, words: in
     (shard,) = stream.streaming_split(1, equal=True)
     steps = iterate_steps(shard, 0, 1, Position())
     next(steps)
-    made, rests = 0, 0
-    while rests < 5:
-        time.sleep(0.3)
-        tasks = re.findall(r"(\d+) tasks executed", shard.stats())
-        before, made = made, max(map(int, tasks), default=0)
-        rests = rests + 1 if tasks_at_once <= made == before else 0
-        assert made < 4 * tasks_at_once  # of some thousands
+
+    def made() -> int:
+        return max(map(int, re.findall(r"(\d+) tasks executed", shard.stats())), default=0)
+
+    wait_until(lambda: made() >= tasks_at_once, shard.stats, pause=0.3)
+    before = 0
+    while before != (before := made()):
+        time.sleep(1.5)
+    assert before < 4 * tasks_at_once  # of some thousands
     assert next(steps).position != Position()
     steps.close()
