@@ -35,11 +35,11 @@ def main() -> None:
         begun = Path(folder) / "begun"
         hook = slow_windows(str(begun), arguments.sleep)
         environment = {"worker_process_setup_hook": hook}
-        ray.init(num_cpus=arguments.cpus, runtime_env=environment, log_to_driver=False)
+        ray.init("local", num_cpus=arguments.cpus, runtime_env=environment, log_to_driver=False)
         print(f"{'words':>5} {'windows/s':>9} {'at best':>7} {'made in advance':>15}", flush=True)
         for words in arguments.words:
             stream = Stream(Path(folder), words, begun)
-            speed = stream.speed(arguments.seconds)
+            speed = stream.speed(arguments.seconds, 2 * arguments.cpus)
             ahead = stream.ahead(5 * arguments.sleep)
             best = arguments.cpus / arguments.sleep
             print(f"{words:>5} {speed:>9.2f} {best:>7.2f} {ahead:>15}", flush=True)
@@ -95,13 +95,15 @@ class Stream:
         )
         self._begun = begun
 
-    def speed(self, seconds: float) -> float:
-        """Windows a second that a consumer gets who takes all, after the first of them."""
+    def speed(self, seconds: float, first: int) -> float:
+        """Windows a second that a consumer gets who takes all, after so many of them: until then
+        processes are started."""
         steps = self._steps()
-        next(steps)
-        windows, started = 0, time.monotonic()
+        windows, started = 0, float("inf")
         while (now := time.monotonic()) < started + seconds:
             windows += next(steps).next_position.step == 0
+            if windows == first and started == float("inf"):
+                windows, started = 0, time.monotonic()
         steps.close()
         return windows / (now - started)
 
