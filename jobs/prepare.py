@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from jobs.command import Answer, Overrides, command, run_alone
 from jobs.train import RecipePath
 from pipeline.recipe_file import load_recipe
@@ -31,7 +33,7 @@ def prepare(recipe: RecipePath, overrides: Overrides = None) -> Answer:
     assert prepared.tokens is not None
     corpora: list[dict[str, Any]] = [
         {
-            "location": describe(location),
+            "location": to_jsonable_python(location, exclude_none=True),
             "pairs": text.rows,
             "dropped": text.dropped,
             "digest": text.digest,
@@ -46,14 +48,15 @@ def prepare(recipe: RecipePath, overrides: Overrides = None) -> Answer:
         )
     ]
     result = {"corpora": corpora, "tokenizer": prepared.tokenizer}
-    return Answer("\n".join(_describe(corpus) for corpus in corpora), result)
+    names = [describe(location) for location, _, _ in loaded.data.ingredients]
+    return Answer("\n".join(map(_describe, names, corpora)), result)
 
 
-def _describe(corpus: dict[str, Any]) -> str:
+def _describe(name: str, corpus: dict[str, Any]) -> str:
     tokens, dropped = corpus["tokens"], corpus["dropped"]
     lost = ", ".join(f"{reason} {count}" for reason, count in dropped.items() if count)
     return (
-        f"{corpus['location']}: {corpus['pairs']} pairs"
+        f"{name}: {corpus['pairs']} pairs"
         + (f" (dropped: {lost})" if lost else "")
         + f", {tokens['source_tokens']} source and {tokens['target_tokens']} target tokens in "
         + f"{corpus['folder']}, sha256 {tokens['sha256'][:12]}"

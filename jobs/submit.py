@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 VERBS = (
     "demo", "prepare", "train", "evaluate", "export", "pin", "promote", "rollback", "history",
-    "lineage", "notify", "translate", "serve", "sync", "doctor",
+    "lineage", "notify", "translate", "serve", "sync", "storage", "doctor",
 )  # fmt: skip
 WITH_A_RECIPE = ("prepare", "train", "sync")
 

@@ -21,6 +21,7 @@ from pipeline.mixture import Mixture
 from pipeline.plan import TrainingPlan
 from pipeline.portions import WindowPlan, portions
 from pipeline.progress import open_board
+from pipeline.sync import sync_job
 from pipeline.tokenizer import Tokenizer
 from pipeline.training_state import TrainingState
 from pipeline.worker import Worker
@@ -65,6 +66,7 @@ def train_locally(
     (folder / "end").touch()
     while not started.join():
         pass
+    sync_job(plan.tracking_uri, plan.folder)  # as the driver does
     return plan.checkpoints.newest_state()
 
 

@@ -25,7 +25,8 @@ def test_prepare_says_what_it_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     done = CliRunner().invoke(application(prepare), ["recipe.yaml", "--json"])
     assert done.exit_code == 0, done.stderr
     (corpus,) = json.loads(done.stdout.splitlines()[-1])["corpora"]
+    assert corpus["location"] == "pairs.jsonl"
     assert corpus["pairs"] == 200
     assert corpus["dropped"] == {"missing": 1}
     assert (Path(corpus["folder"]) / "manifest.json").exists()
-    assert done.stdout.startswith("pairs.jsonl: 200 pairs (dropped: missing 1), ")
+    assert done.stdout.startswith("'pairs.jsonl': 200 pairs (dropped: missing 1), ")
