@@ -16,7 +16,7 @@ from pyarrow.fs import FileSystem
 
 from pipeline.errors import RequestError
 from pipeline.files import Dialect, format_of
-from pipeline.lines import LONGEST_LINE, check_encoding, line_blocks, open_file
+from pipeline.lines import LONGEST_LINE, line_blocks, open_file, open_table
 from pipeline.rows import (
     ROWS,
     Columns,
@@ -103,11 +103,10 @@ def csv_columns(path: str, filesystem: FileSystem, dialect: Dialect) -> list[str
     parsing = parse_options(path, dialect)
     parsing.invalid_row_handler = lambda _: "skip"
     reading = pa.csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False)
-    with open_file(path, filesystem) as file:
-        if not (beginning := file.read(4)):
-            return []
-        check_encoding(beginning, path)
-    with open_file(path, filesystem) as file:
+    file = open_table(path, filesystem, quotes=bool(parsing.quote_char))
+    if file is None:
+        return []
+    with file:
         return list(pa.csv.open_csv(file, reading, parsing).schema.names)
 
 
@@ -123,10 +122,9 @@ def read_csv(
     unnamed = dialect.numbers is not None
     if dialect.numbers is not None:
         columns = (f"f{dialect.numbers[0] - 1}", f"f{dialect.numbers[1] - 1}")  # as pyarrow has it
-    with open_file(path, filesystem) as file:
-        if not (beginning := file.read(4)):
-            return
-        check_encoding(beginning, path)
+    file = open_table(path, filesystem, quotes=bool(parsing.quote_char))
+    if file is None:
+        return
     ragged, swallowed = 0, 0
 
     def skip(row: pa.csv.InvalidRow) -> str:
@@ -150,7 +148,7 @@ def read_csv(
         ),
     }
     try:
-        with open_file(path, filesystem) as file:
+        with file:
             for batch in pa.csv.open_csv(file, **settings):
                 for start in range(0, batch.num_rows, ROWS):
                     part = batch.slice(start, ROWS)

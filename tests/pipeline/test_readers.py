@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import RequestError
-from pipeline.lines import LONGEST_LINE
+from pipeline.lines import LONGEST_LINE, LoneReturns
 from pipeline.recipe import PairOfFiles
 from pipeline.source import find_source
 from tests.pipeline.pairs import CSV, FORMATS, PAIRS, TSV, Row, data, good, jsonl, parquet, rows
@@ -243,6 +243,28 @@ def test_ragged_rows_are_counted_and_the_others_read(tmp_path: Path) -> None:
         assert rows(str(tmp_path / name)) == [("a", "b", None), ("c", "d", None), ragged, ragged]
     (tmp_path / "a.csv").write_bytes(b"en,de\nonly one\n")
     assert rows(str(tmp_path / "a.csv")) == [ragged]
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 1000])
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_a_lone_return_ends_no_row(tmp_path: Path, name: str, block: int) -> None:
+    """What stands behind it was kept as a pair of its own (issue 15, 6)."""
+    quoted = (b'"x\ry"', "x\ry") if name == "a.csv" else (b"x\ry", "x y")
+    lines = [b"en,de", b"a,b", b"one\rhalf,c\r", b"d,e\r", quoted[0] + b",f", b"g,h\r"]
+    text = b"\n".join(lines)
+    path = tmp_path / name
+    path.write_bytes(text.replace(b",", b"\t") if name == "a.tsv" else text)
+    expected = [("a", "b"), ("one half", "c"), ("d", "e"), (quoted[1], "f"), ("g", "h ")]
+    assert rows(str(path)) == good(expected)
+    returns = LoneReturns(quotes=name == "a.csv")
+    content = path.read_bytes()
+    cut = [content[start : start + block] for start in range(0, len(content), block)]
+    assert b"".join(map(returns, [*cut, b""])) == LoneReturns(name == "a.csv")(content) + b" "
+
+
+def test_rows_that_end_in_returns_alone_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "old.csv").write_bytes(b"en,de\ra,b\rc,d\r")
+    assert rows(str(tmp_path / "old.csv")) == good([("a", "b"), ("c", "d")])
 
 
 def test_json_too_deep_or_with_numbers_too_long_is_said_by_line(tmp_path: Path) -> None:
