@@ -159,6 +159,7 @@ def test_while_training_a_checkpoint_is_taken_and_the_same_command_goes_on(
     command = train()
     while_it_runs(lambda: logged_steps(tmp_path)[-1] > first, command)
     assert_ends_cleanly(command, terminal=terminal)
+    assert f"goes on from the checkpoint of step {first}\n" in command.said()
     second = max(checkpoints(tmp_path))
     assert logged_steps(tmp_path) == list(range(1, second + 1))
 

@@ -14,6 +14,7 @@ from pipeline.recipe import Train
 from pipeline.step import (
     data_parallel,
     empty_micro_batch,
+    is_out_of_memory,
     make_optimizer,
     seed_of,
     training_step,
@@ -152,3 +153,13 @@ def test_waiting_for_a_slow_rank_is_not_taken_for_computing(tmp_path: Path) -> N
     assert 0 < seconds["backward"] < seconds["sync"]
     assert seconds["forward"] > 0
     assert seconds["update"] > 0
+
+
+def test_memory_that_is_not_there_is_told_from_other_errors() -> None:
+    """On CPUs torch's error is a RuntimeError like any other (issue 15, 8)."""
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**50, dtype=torch.uint8)
+    assert is_out_of_memory(error.value)
+    with pytest.raises(RuntimeError) as error:
+        torch.ones(2) @ torch.ones(3)
+    assert not is_out_of_memory(error.value)
