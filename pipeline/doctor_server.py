@@ -1,6 +1,5 @@
 """Whether a tracking server does what a job needs of it, for `doctor`."""
 
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from pipeline.errors import RequestError, one_line
+from pipeline.model_uri import sqlite_path
 from pipeline.tracking_server import create_experiment, open_client
 from pipeline.webhooks import check_keeps_secrets
 
@@ -51,8 +51,8 @@ def open_probe(uri: str) -> Iterator[Probe]:
 
 def write_artifact(probe: Probe, name: str) -> str | None:
     """Leave an artifact in the probe's run; what went wrong."""
-    database = probe.uri.removeprefix("sqlite:///")
-    if database != probe.uri and not os.path.exists(database):  # MLflow would make one
+    database = sqlite_path(probe.uri)
+    if database is not None and not database.exists():  # MLflow would make one
         return f"there is no file {database}; a cluster of several nodes needs a tracking server"
     try:
         open_client(probe.uri).log_text(probe.run_id, name, name)

@@ -1,6 +1,7 @@
 """The whole way: from a recipe to a registered model, as one job that can be started again."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -123,7 +124,7 @@ def ui_command(result: dict[str, Any]) -> str:
     experiment = connect(uri).get_experiment_by_name(result["experiment"])
     page = f"#/experiments/{experiment.experiment_id}/runs/{result['run_id']}"
     if uri.startswith("sqlite:"):
-        return f"mlflow ui --backend-store-uri {uri}   (then http://127.0.0.1:5000/{page})"
+        return f"mlflow ui --backend-store-uri {shlex.quote(uri)}   (then http://127.0.0.1:5000/{page})"
     return f"{uri.rstrip('/')}/{page}"
 
 

@@ -9,6 +9,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from pipeline.errors import RequestError, did_you_mean
 
@@ -85,7 +86,22 @@ def check_digest(digest: str) -> str:
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, else a SQLite store in the folder that the command was started in."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Path.cwd() / "mlflow.db")
+
+
+def sqlite_uri(path: Path) -> str:
+    """A store's, for MLflow. Quoted is only what would have a meaning in it: MLflow also makes the
+    folder of the path as it stands here."""
+    return SQLITE + re.sub(
+        r"\?|%(?=[0-9A-Fa-f]{2})", lambda found: f"%{ord(found[0]):02X}", str(path)
+    )
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a store; None: it is none of SQLite's."""
+    if not uri.startswith(SQLITE):
+        return None
+    return Path(unquote(uri.removeprefix(SQLITE).partition("?")[0]))
 
 
 def check_server() -> None:
@@ -130,9 +146,8 @@ def check_name(name: str) -> None:
 def _look_up(query: str, *values: str) -> list[str] | None:
     """A column of the configured store, if that is a local SQLite file; None: it cannot be told."""
     store_uri = os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri()
-    if not store_uri.startswith(SQLITE):
+    if (path := sqlite_path(store_uri)) is None:
         return None
-    path = Path(store_uri.removeprefix(SQLITE).partition("?")[0])
     if not path.exists():
         return []
     try:

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import RequestError, one_line
+from pipeline.model_uri import sqlite_path
 
 Client: TypeAlias = MlflowClient
 Answer = TypeVar("Answer")
@@ -56,8 +57,8 @@ def open_store(uri: str) -> Client:
 @contextmanager
 def _first_alone(uri: str) -> Iterator[None]:
     """Of several processes that meet no database, one makes it and the others wait."""
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    if not uri.startswith("sqlite:///") or path.exists() or not path.parent.is_dir():
+    path = sqlite_path(uri)
+    if path is None or path.exists() or not path.parent.is_dir():
         yield
         return
     folder = os.open(path.parent, os.O_RDONLY)  # locked itself: no file is left behind
@@ -92,7 +93,11 @@ def _unusable(uri: str, error: Exception) -> str:
         )
     if found := re.search(r"out-of-date database schema \(found version (\w+)", str(error)):
         if not _is_known(found[1]):
-            return f"tracking store {uri!r} was made by a newer MLflow than is installed here"
+            return (
+                f"tracking store {uri!r} was made by a newer release of MLflow than "
+                f"{mlflow.__version__}, which is installed here, and was left as it is: install "
+                "that release, or name another store by MLFLOW_TRACKING_URI"
+            )
         return (
             f"tracking store {uri!r} was made by an older MLflow and was left as it is: back it "
             f"up, then `mlflow db upgrade {uri}`"
@@ -173,10 +178,9 @@ def create_experiment(client: Client, name: str, folder: str | None = None) -> s
     Without a server, artifacts lie beside the database, under `folder` or else `name`: MLflow's own
     default is a folder `mlruns`, whose mere presence switches it to another kind of store.
     """
-    database = client.tracking_uri.removeprefix("sqlite:///")
     location = None
-    if database != client.tracking_uri:
-        beside = Path(database).resolve().parent / "mlartifacts"
+    if (database := sqlite_path(client.tracking_uri)) is not None:
+        beside = database.resolve().parent / "mlartifacts"
         location = (beside / _as_one_folder(folder or name)).as_uri()
     # Without this MLflow's pages show the experiment as one of prompts and agents.
     kind = {"mlflow.experimentKind": "custom_model_development"}

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from pipeline.errors import RequestError
+from pipeline.model_uri import check_name, sqlite_path, tracking_uri
 from pipeline.tracking_server import (
     TrackingServerError,
     create_experiment,
@@ -153,7 +154,7 @@ def test_a_misspelt_address_is_told_with_what_it_may_be(
     ("revision", "message"),
     [
         ("451aebb31d03", "older MLflow .*mlflow db upgrade"),
-        ("0" * 12, "newer MLflow than is installed"),
+        ("0" * 12, "newer release of MLflow than .*install that release"),
     ],
 )
 def test_a_store_of_another_release_is_left_as_it_is(
@@ -169,6 +170,21 @@ def test_a_store_of_another_release_is_left_as_it_is(
         open_store(f"sqlite:///{copy}")
     with closing(sqlite3.connect(copy)) as store:
         assert store.execute("SELECT version_num FROM alembic_version").fetchall() == [(revision,)]
+
+
+@pytest.mark.parametrize("name", ["50%20 #2 what?", "my project (ü) 'new'", "100% sure", "a%3Fb"])
+def test_a_store_is_in_its_folder_whatever_that_is_called(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One folder had no models, though training had registered some (issue 15, 16)."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (folder := tmp_path / name).mkdir()
+    monkeypatch.chdir(folder)
+    open_store(tracking_uri()).create_registered_model("known")
+    assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
+    assert sqlite_path(tracking_uri()) == folder / "mlflow.db"
+    with pytest.raises(RequestError, match="did you mean 'known'"):
+        check_name("knwn")
 
 
 def open_and_tell(uri: str, told: Connection) -> None:
