@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jobs.command import mute_libraries, protect_local_ray
+from heliograph.jobs.command import mute_libraries, protect_local_ray
 
 mute_libraries()
 protect_local_ray()  # Ray reads this when it is imported
@@ -23,14 +23,15 @@ protect_local_ray()  # Ray reads this when it is imported
 import numpy as np  # noqa: E402
 import ray  # noqa: E402
 
-from pipeline import recipe, track  # noqa: E402
-from pipeline.cluster import start_ray  # noqa: E402
-from pipeline.metric_log import MetricLog  # noqa: E402
-from pipeline.prepare import prepare  # noqa: E402
-from pipeline.recipe_file import load_recipe  # noqa: E402
-from pipeline.stream import step_stream  # noqa: E402
-from pipeline.tracking_server import connect  # noqa: E402
-from pipeline.windows import Position, cut_window, deal  # noqa: E402
+from heliograph.pipeline.cluster.start import start_ray  # noqa: E402
+from heliograph.pipeline.request import recipe  # noqa: E402
+from heliograph.pipeline.request.recipe_file import load_recipe  # noqa: E402
+from heliograph.pipeline.runs import track  # noqa: E402
+from heliograph.pipeline.steps.prepare import prepare  # noqa: E402
+from heliograph.pipeline.steps.stream import step_stream  # noqa: E402
+from heliograph.pipeline.steps.windows import Position, cut_window, deal  # noqa: E402
+from heliograph.pipeline.tracking.metric_log import MetricLog  # noqa: E402
+from heliograph.pipeline.tracking.server import connect  # noqa: E402
 
 RANKS = 512
 SECONDS = 40.0

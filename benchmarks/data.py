@@ -25,8 +25,8 @@ if __package__ in (None, ""):  # Run as a file: the repository's root is not on 
 
 from benchmarks.generated import write_pairs
 from benchmarks.memory import MemoryWatch
-from jobs.command import mute_libraries, protect_local_ray
-from pipeline.recipe_file import parse_recipe
+from heliograph.jobs.command import mute_libraries, protect_local_ray
+from heliograph.pipeline.request.recipe_file import parse_recipe
 
 LABELS = {
     "pairs": "pairs",
@@ -89,7 +89,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     mute_libraries()
     protect_local_ray()
     from benchmarks.plane import measure
-    from pipeline.cluster import start_ray
+    from heliograph.pipeline.cluster.start import start_ray
 
     folder, tokens = arguments.measure, arguments.tokens_per_micro_batch
     recipe = parse_recipe(

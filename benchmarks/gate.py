@@ -26,11 +26,11 @@ from dataclasses import dataclass
 if __package__ in (None, ""):  # Run as a file: the repository's root is not on the path.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from jobs.command import mute_libraries, protect_local_ray
-from pipeline.evaluate import Pairs
-from pipeline.gate import Case, judge
-from pipeline.recipe_file import load_recipe
-from pipeline.rules import Better
+from heliograph.jobs.command import mute_libraries, protect_local_ray
+from heliograph.pipeline.request.recipe_file import load_recipe
+from heliograph.pipeline.request.rules import Better
+from heliograph.pipeline.scoring.evaluate import Pairs
+from heliograph.pipeline.scoring.gate import Case, judge
 
 P = 0.05
 SHORT = ["train.epochs=1000", "train.steps=300", "registry.promote=false"]
@@ -104,16 +104,16 @@ def main() -> None:
 
 def train(recipe: str, overrides: list[str]) -> str:
     """The MODEL that comes of it."""
-    from pipeline.job import run_training_job
+    from heliograph.pipeline.job.job import run_training_job
 
     result = run_training_job(load_recipe(recipe, overrides))
     return str(result["model"]["uri"])
 
 
 def report(uris: list[str], draws: int) -> None:
-    from pipeline.evaluate import read_evaluation_set
-    from pipeline.registry import fetch_model
-    from pipeline.use import load_translator
+    from heliograph.pipeline.models.use import load_translator
+    from heliograph.pipeline.registry.registry import fetch_model
+    from heliograph.pipeline.scoring.evaluate import read_evaluation_set
 
     pairs = read_evaluation_set(fetch_model(uris[0]))
     first, second = (

@@ -7,7 +7,7 @@ and turn about, so that whatever else the machine does hits both.
 
 torchrun   a plain loop: batches that were made beforehand are read from a file and collated; no
            tracking, no telemetry, no checkpoints. No process of Ray runs meanwhile.
-Ray        `pipeline.train.train` as `heliograph train` runs it, on a Ray of its own: Ray Data makes
+Ray        `heliograph.pipeline.workers.train.train` as `heliograph train` runs it, on a Ray of its own: Ray Data makes
            the batches from `prepare`'s token ids, every step is tracked, progress shown, the node
            monitored. Ray's own processes are on the same cores. No validation or checkpoint is due.
 

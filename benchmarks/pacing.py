@@ -18,7 +18,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # Run as a file: the repository's root is not on the path.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from jobs.command import mute_libraries, protect_local_ray
+from heliograph.jobs.command import mute_libraries, protect_local_ray
 
 PAIRS_OF_A_WINDOW = 512
 EPOCHS = 1_000_000
@@ -59,7 +59,7 @@ def slow_windows(begun: str, seconds: float):  # type: ignore[no-untyped-def]  #
     they were begun is noted by a byte."""
 
     def hook() -> None:
-        from pipeline import stream
+        from heliograph.pipeline.steps import stream
 
         portions = stream.portions
 
@@ -78,8 +78,8 @@ class Stream:
     """The windows of a corpus of sentences of so many words."""
 
     def __init__(self, folder: Path, words: int, begun: Path) -> None:
-        from pipeline import recipe
-        from pipeline.tokenizer import train_tokenizer
+        from heliograph.pipeline.request import recipe
+        from heliograph.pipeline.steps.tokenizer import train_tokenizer
         from tests.pipeline.small_corpus import write_mixture
 
         sentence = " ".join(f"word{number % 97}" for number in range(words))
@@ -117,10 +117,10 @@ class Stream:
         return self._begun.stat().st_size
 
     def _steps(self):  # type: ignore[no-untyped-def]
-        from pipeline import recipe
-        from pipeline.batches import iterate_steps
-        from pipeline.stream import step_stream
-        from pipeline.windows import Position
+        from heliograph.pipeline.request import recipe
+        from heliograph.pipeline.steps.batches import iterate_steps
+        from heliograph.pipeline.steps.stream import step_stream
+        from heliograph.pipeline.steps.windows import Position
 
         stream = step_stream(
             self._mixture,

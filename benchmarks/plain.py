@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from model import TransformerConfig
-from model.transformer import sinusoid
+from heliograph.model import TransformerConfig
+from heliograph.model.transformer import sinusoid
 
 Batch = tuple[Tensor, Tensor, Tensor]
 Step = Callable[[Batch], None]

@@ -10,14 +10,14 @@ import ray
 from ray.data import DataIterator
 from ray.train import DataConfig
 
-from pipeline import recipe
-from pipeline.batches import iterate_steps
-from pipeline.mixture import Mixture
-from pipeline.prepare import Prepared, prepare
-from pipeline.recipe import Recipe
-from pipeline.stream import step_stream, stream_options
-from pipeline.tokenizer import Tokenizer
-from pipeline.windows import Position
+from heliograph.pipeline.corpus.mixture import Mixture
+from heliograph.pipeline.request import recipe
+from heliograph.pipeline.request.recipe import Recipe
+from heliograph.pipeline.steps.batches import iterate_steps
+from heliograph.pipeline.steps.prepare import Prepared, prepare
+from heliograph.pipeline.steps.stream import step_stream, stream_options
+from heliograph.pipeline.steps.tokenizer import Tokenizer
+from heliograph.pipeline.steps.windows import Position
 
 STREAMED_PAIRS = 1_000_000
 """A smaller corpus is gone through several times, so that there is something to measure."""

@@ -19,11 +19,11 @@ import torch.multiprocessing as multiprocessing
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from model import SmoothedLoss, Transformer, TransformerConfig
-from pipeline.batches import MicroBatch
-from pipeline.recipe import Train
-from pipeline.step import make_optimizer, training_step
-from pipeline.stopwatch import Stopwatch
+from heliograph.model import SmoothedLoss, Transformer, TransformerConfig
+from heliograph.pipeline.request.recipe import Train
+from heliograph.pipeline.steps.batches import MicroBatch
+from heliograph.pipeline.training.step import make_optimizer, training_step
+from heliograph.pipeline.training.stopwatch import Stopwatch
 
 CONFIG = TransformerConfig(8000, 256, 4, 3, 3, 512)
 PAIRS, LENGTH = 64, 16
@@ -109,7 +109,7 @@ def _steps(variant: Variant, world_size: int, steps: int) -> Seconds:
 
 
 def _timed(hook: str, stopwatch: Stopwatch) -> Any:
-    """The hook, telling the stopwatch where sync begins, as `pipeline.step.data_parallel` does."""
+    """The hook, telling the stopwatch where sync begins, as `heliograph.pipeline.training.step.data_parallel` does."""
     state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2)
     reduce = {
         "float32": lambda bucket: default_hooks.allreduce_hook(dist.group.WORLD, bucket),

@@ -27,7 +27,7 @@ if __package__ in (None, ""):  # Run as a file: the repository's root is not on 
     sys.path.insert(0, ROOT)
     # As are the workers' processes, which need this module.
     os.environ["PYTHONPATH"] = ROOT
-    from jobs.command import mute_libraries, protect_local_ray
+    from heliograph.jobs.command import mute_libraries, protect_local_ray
 
     mute_libraries()
     protect_local_ray()  # Ray reads this when it is imported
@@ -36,14 +36,14 @@ import psutil
 import ray
 from mlflow.tracking import MlflowClient
 
-import pipeline.loop
-import pipeline.train
-from pipeline.batches import Step
-from pipeline.job import run_training_job
-from pipeline.plan import TrainingPlan
-from pipeline.recipe_file import load_recipe
-from pipeline.sync import sync_job
-from pipeline.worker import Worker
+import heliograph.pipeline.training.loop
+import heliograph.pipeline.workers.train
+from heliograph.pipeline.job.job import run_training_job
+from heliograph.pipeline.request.recipe_file import load_recipe
+from heliograph.pipeline.steps.batches import Step
+from heliograph.pipeline.tracking.sync import sync_job
+from heliograph.pipeline.training.plan import TrainingPlan
+from heliograph.pipeline.training.worker import Worker
 from tests.tracking_server import MlflowServer
 
 ENDLESS = ["train.epochs=10000", "validation.every_steps=1000000", "track.every_steps=1"]
@@ -64,8 +64,8 @@ class TimedWorker(Worker):
 
 def timed_loop(plan: TrainingPlan, board: Any) -> str:
     """The training loop with timed workers."""
-    pipeline.loop.Worker = TimedWorker  # type: ignore[misc]  # this process does nothing else
-    return pipeline.loop.training_loop(plan, board)
+    heliograph.pipeline.training.loop.Worker = TimedWorker  # type: ignore[misc]  # this process does nothing else
+    return heliograph.pipeline.training.loop.training_loop(plan, board)
 
 
 class Saboteur(threading.Thread):
@@ -169,7 +169,7 @@ def main() -> None:
             os.environ["MLFLOW_TRACKING_URI"] = server.url
             from benchmarks import recovery  # by the name that the workers know it by
 
-            pipeline.train.training_loop = recovery.timed_loop
+            heliograph.pipeline.workers.train.training_loop = recovery.timed_loop
             saboteur = Saboteur(folder, server, arguments.seconds)
             saboteur.start()
             try:

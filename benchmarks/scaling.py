@@ -60,7 +60,7 @@ class Job:
     checkpoint_steps: int = 1000
     metrics_per_step: int = 9
     steps_per_row: int = 8
-    """Of the stream: pipeline.portions.STEPS_PER_PORTION."""
+    """Of the stream: heliograph.pipeline.steps.portions.STEPS_PER_PORTION."""
     gpu_share: float = 0.35
     """Of the peak, that computing reaches."""
     cpu_pairs: float = 9000.0

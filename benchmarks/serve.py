@@ -68,7 +68,16 @@ class Server:
 
     def __init__(self, model: str, options: Sequence[str], folder: Path) -> None:
         self.log = folder / "server.log"
-        words = [sys.executable, "-m", "jobs.serve", model, "--port", "0", "--watch", "0.5"]
+        words = [
+            sys.executable,
+            "-m",
+            "heliograph.jobs.serve",
+            model,
+            "--port",
+            "0",
+            "--watch",
+            "0.5",
+        ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([*words, *options], stdout=log, stderr=log)
         while not (found := re.search(r"on http://127\.0\.0\.1:(\d+)", self.said())):
@@ -161,8 +170,8 @@ async def with_promotion(
 
 
 def move(model: str, version: int) -> None:
-    from pipeline.model_uri import RegisteredModel, parse_model
-    from pipeline.versions import open_registry
+    from heliograph.pipeline.registry.versions import open_registry
+    from heliograph.pipeline.request.model_uri import RegisteredModel, parse_model
 
     wanted = parse_model(model)
     assert isinstance(wanted, RegisteredModel)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.command import mute_libraries, protect_local_ray
+from heliograph.jobs.command import mute_libraries, protect_local_ray
 
 mute_libraries()
 protect_local_ray()  # Ray reads this when it is imported
@@ -27,23 +27,25 @@ import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
-import pipeline.loop  # noqa: E402
-import pipeline.train  # noqa: E402
-from model import SmoothedLoss, Transformer, inverse_square_root  # noqa: E402
-from pipeline import track  # noqa: E402
-from pipeline.batches import Step, iterate_steps  # noqa: E402
-from pipeline.cluster import capacity, start_ray  # noqa: E402
-from pipeline.job import plan_of  # noqa: E402
-from pipeline.mixture import Mixture  # noqa: E402
-from pipeline.node_watch import NodeWatch  # noqa: E402
-from pipeline.placement import place  # noqa: E402
-from pipeline.plan import TrainingPlan  # noqa: E402
-from pipeline.portions import WindowPlan, portions  # noqa: E402
-from pipeline.prepare import prepare  # noqa: E402
-from pipeline.progress import ProgressLine, open_board  # noqa: E402
-from pipeline.recipe import Cluster  # noqa: E402
-from pipeline.recipe_file import load_recipe  # noqa: E402
-from pipeline.step import (  # noqa: E402
+import heliograph.pipeline.training.loop  # noqa: E402
+import heliograph.pipeline.workers.train  # noqa: E402
+from heliograph.model import SmoothedLoss, Transformer, inverse_square_root  # noqa: E402
+from heliograph.pipeline.cluster.start import capacity, start_ray  # noqa: E402
+from heliograph.pipeline.corpus.mixture import Mixture  # noqa: E402
+from heliograph.pipeline.job.job import plan_of  # noqa: E402
+from heliograph.pipeline.request.placement import place  # noqa: E402
+from heliograph.pipeline.request.recipe import Cluster  # noqa: E402
+from heliograph.pipeline.request.recipe_file import load_recipe  # noqa: E402
+from heliograph.pipeline.runs import track  # noqa: E402
+from heliograph.pipeline.runs.progress import ProgressLine, open_board  # noqa: E402
+from heliograph.pipeline.steps.batches import Step, iterate_steps  # noqa: E402
+from heliograph.pipeline.steps.portions import WindowPlan, portions  # noqa: E402
+from heliograph.pipeline.steps.prepare import prepare  # noqa: E402
+from heliograph.pipeline.steps.tokenizer import Tokenizer  # noqa: E402
+from heliograph.pipeline.steps.windows import Position  # noqa: E402
+from heliograph.pipeline.tracking.server import connect  # noqa: E402
+from heliograph.pipeline.training.plan import TrainingPlan  # noqa: E402
+from heliograph.pipeline.training.step import (  # noqa: E402
     data_parallel,
     empty_micro_batch,
     make_optimizer,
@@ -51,12 +53,10 @@ from pipeline.step import (  # noqa: E402
     seed_of,
     training_step,
 )
-from pipeline.stopwatch import Stopwatch  # noqa: E402
-from pipeline.telemetry import Telemetry  # noqa: E402
-from pipeline.tokenizer import Tokenizer  # noqa: E402
-from pipeline.tracking_server import connect  # noqa: E402
-from pipeline.windows import Position  # noqa: E402
-from pipeline.worker import Worker  # noqa: E402
+from heliograph.pipeline.training.stopwatch import Stopwatch  # noqa: E402
+from heliograph.pipeline.training.telemetry import Telemetry  # noqa: E402
+from heliograph.pipeline.training.worker import Worker  # noqa: E402
+from heliograph.pipeline.workers.node_watch import NodeWatch  # noqa: E402
 
 WORKERS = 2
 WARM_UP = 10
@@ -163,15 +163,15 @@ class TimedWorker(Worker):
 
 
 def timed_loop(plan: TrainingPlan, board: Any) -> str:
-    pipeline.loop.Worker = TimedWorker  # type: ignore[misc]  # this process does nothing else
-    return pipeline.loop.training_loop(plan, board)
+    heliograph.pipeline.training.loop.Worker = TimedWorker  # type: ignore[misc]  # this process does nothing else
+    return heliograph.pipeline.training.loop.training_loop(plan, board)
 
 
 def through_ray(plan: TrainingPlan, folder: Path) -> None:
-    """As `pipeline.job` trains, in a new run and a new folder each time."""
+    """As `heliograph.pipeline.job.job` trains, in a new run and a new folder each time."""
     from benchmarks import sides  # by the name that the workers know it by
 
-    pipeline.train.training_loop = sides.timed_loop
+    heliograph.pipeline.workers.train.training_loop = sides.timed_loop
     name = f"turn-{time.time_ns()}"
     run_id = track.open_run(connect(plan.tracking_uri), "overhead", name, name, {})
     plan = replace(plan, folder=f"{folder}/{name}", run_id=run_id)
@@ -179,7 +179,7 @@ def through_ray(plan: TrainingPlan, folder: Path) -> None:
     cluster = Cluster(workers=WORKERS)
     board = open_board()
     with NodeWatch(plan), ProgressLine(board):
-        pipeline.train.train(plan, place(cluster, capacity()), cluster, board)
+        heliograph.pipeline.workers.train.train(plan, place(cluster, capacity()), cluster, board)
     ray.shutdown()
 
 

@@ -37,7 +37,7 @@ from benchmarks.plain import (
     autocast,
     plain_step,
 )
-from model import SmoothedLoss, Transformer, TransformerConfig
+from heliograph.model import SmoothedLoss, Transformer, TransformerConfig
 
 
 @dataclass

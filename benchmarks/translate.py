@@ -29,15 +29,15 @@ import torch
 if __package__ in (None, ""):  # Run as a file: the repository's root is not on the path.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from pipeline.engines import open_engine
-from pipeline.evaluate import read_evaluation_set, score
-from pipeline.exports import check_export
-from pipeline.marian import to_marian
-from pipeline.model_folder import TOKENIZER, load_model
-from pipeline.recipe import Evaluate
-from pipeline.registry import fetch_model
-from pipeline.tokenizer import END, PAD, Tokenizer
-from pipeline.translate import batches
+from heliograph.pipeline.checkpoints.model_folder import TOKENIZER, load_model
+from heliograph.pipeline.registry.registry import fetch_model
+from heliograph.pipeline.request.recipe import Evaluate
+from heliograph.pipeline.scoring.evaluate import read_evaluation_set, score
+from heliograph.pipeline.steps.tokenizer import END, PAD, Tokenizer
+from heliograph.pipeline.translation.engines import open_engine
+from heliograph.pipeline.translation.exports import check_export
+from heliograph.pipeline.translation.marian import to_marian
+from heliograph.pipeline.translation.translate import batches
 
 Translate = Callable[[list[str]], list[str]]
 

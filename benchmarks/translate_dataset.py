@@ -27,7 +27,7 @@ if __package__ in (None, ""):  # Run as a file: the repository's root is not on 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.command import mute_libraries, protect_local_ray
+from heliograph.jobs.command import mute_libraries, protect_local_ray
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
         return
     mute_libraries()
     protect_local_ray()
-    from pipeline.registry import fetch_model
+    from heliograph.pipeline.registry.registry import fetch_model
 
     arguments.model = fetch_model(arguments.model)
     with tempfile.TemporaryDirectory() as folder:
@@ -65,8 +65,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def write_sentences(arguments: argparse.Namespace, path: str) -> None:
     """The data's sentences, then again with a number behind each, and so on."""
-    from pipeline.recipe import Data
-    from pipeline.source import find_source
+    from heliograph.pipeline.request.recipe import Data
+    from heliograph.pipeline.sources.source import find_source
 
     data = Data(train="-", validation="-", source=arguments.source, target=arguments.source)
     found = [
@@ -86,10 +86,10 @@ def direct(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
     """The engine alone."""
     import torch
 
-    from pipeline.engines import open_engine
-    from pipeline.model_folder import read_settings
-    from pipeline.recipe_file import parse_decoding
-    from pipeline.registry import fetch_model
+    from heliograph.pipeline.checkpoints.model_folder import read_settings
+    from heliograph.pipeline.registry.registry import fetch_model
+    from heliograph.pipeline.request.recipe_file import parse_decoding
+    from heliograph.pipeline.translation.engines import open_engine
 
     torch.set_num_threads(os.cpu_count() or 1)
     model = fetch_model(arguments.model)
@@ -112,8 +112,8 @@ def direct(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 def through_ray(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
     """`translate_dataset` in a cluster that has been started."""
-    from pipeline.cluster import start_ray
-    from pipeline.translate_dataset import translate_dataset
+    from heliograph.pipeline.bulk.dataset import translate_dataset
+    from heliograph.pipeline.cluster.start import start_ray
 
     begin = time.perf_counter()
     start_ray()

@@ -1,26 +1,26 @@
 """The `heliograph` command: its verbs, one file each."""
 
-from jobs.command import application
-from jobs.demo import demo
-from jobs.doctor import doctor
-from jobs.evaluate import evaluate
-from jobs.export import export
-from jobs.history import history
-from jobs.lineage import lineage
-from jobs.logs import logs
-from jobs.notify import notify
-from jobs.pin import pin
-from jobs.prepare import prepare
-from jobs.promote import promote
-from jobs.rollback import rollback
-from jobs.serve import serve
-from jobs.status import status
-from jobs.stop import stop
-from jobs.storage import storage
-from jobs.submit import submit
-from jobs.sync import sync
-from jobs.train import train
-from jobs.translate import translate
+from heliograph.jobs.command import application
+from heliograph.jobs.demo import demo
+from heliograph.jobs.doctor import doctor
+from heliograph.jobs.evaluate import evaluate
+from heliograph.jobs.export import export
+from heliograph.jobs.history import history
+from heliograph.jobs.lineage import lineage
+from heliograph.jobs.logs import logs
+from heliograph.jobs.notify import notify
+from heliograph.jobs.pin import pin
+from heliograph.jobs.prepare import prepare
+from heliograph.jobs.promote import promote
+from heliograph.jobs.rollback import rollback
+from heliograph.jobs.serve import serve
+from heliograph.jobs.status import status
+from heliograph.jobs.stop import stop
+from heliograph.jobs.storage import storage
+from heliograph.jobs.submit import submit
+from heliograph.jobs.sync import sync
+from heliograph.jobs.train import train
+from heliograph.jobs.translate import translate
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import RequestError
+from heliograph.pipeline.request.errors import RequestError
 
 SEALED = "HELIOGRAPH_SEALED"
-"""What a job on a cluster has its secrets in; see pipeline.sealed, which takes time to load."""
+"""What a job on a cluster has its secrets in; see heliograph.pipeline.cluster.sealed, which takes time to load."""
 DONE, FAILED, REQUEST_WAS_WRONG, GATE_SAID_NO, INTERRUPTED = 0, 1, 2, 3, 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON: the result.")]
@@ -69,7 +69,7 @@ def command(verb: Callable[..., Answer]) -> Callable[..., None]:
         if not debug:
             mute_libraries()
         if SEALED in os.environ:
-            from pipeline.sealed import unseal_environment
+            from heliograph.pipeline.cluster.sealed import unseal_environment
 
             unseal_environment()
         # Whoever names a cluster has its token.

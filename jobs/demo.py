@@ -2,10 +2,10 @@
 
 from importlib.resources import as_file, files
 
-from jobs.command import Answer, Overrides, command, run_alone
-from jobs.evaluate import describe_scores
-from jobs.train import describe_result, run
-from pipeline.recipe_file import load_recipe
+from heliograph.jobs.command import Answer, Overrides, command, run_alone
+from heliograph.jobs.evaluate import describe_scores
+from heliograph.jobs.train import describe_result, run
+from heliograph.pipeline.request.recipe_file import load_recipe
 
 
 @command
@@ -14,8 +14,8 @@ def demo(overrides: Overrides = None) -> Answer:
     with as_file(files("recipes") / "demo.yaml") as path:
         recipe = load_recipe(path, overrides)
     result = run(recipe)
-    from pipeline.grammar import AMBIGUOUS
-    from pipeline.use import evaluate_model, load_translator
+    from heliograph.pipeline.models.use import evaluate_model, load_translator
+    from heliograph.pipeline.sources.embedded.grammar import AMBIGUOUS
 
     champion = f"models:/{recipe.model_name}@champion"
     translator, settings = load_translator(champion)

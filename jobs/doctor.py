@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from jobs.command import FAILED, Answer, Overrides, command, run_alone
-from pipeline.model_uri import tracking_uri
-from pipeline.recipe_file import load_recipe
+from heliograph.jobs.command import FAILED, Answer, Overrides, command, run_alone
+from heliograph.pipeline.request.model_uri import tracking_uri
+from heliograph.pipeline.request.recipe_file import load_recipe
 
 
 @command
@@ -36,7 +36,7 @@ def doctor(
     loaded = load_recipe(recipe, list(overrides or [])) if recipe is not None else None
     if address is not None:
         os.environ["RAY_ADDRESS"] = address
-    from pipeline.doctor import examine
+    from heliograph.pipeline.doctor.doctor import examine
 
     storage = storage or (loaded.storage if loaded is not None else None)
     if storage is not None and "://" not in storage:

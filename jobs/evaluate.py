@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from jobs.command import Answer, Model, command, run_alone
-from pipeline.model_uri import check_model
-from pipeline.recipe_file import parse_location
+from heliograph.jobs.command import Answer, Model, command, run_alone
+from heliograph.pipeline.request.model_uri import check_model
+from heliograph.pipeline.request.recipe_file import parse_location
 
 DataLocation = Annotated[
     str | None,
@@ -37,7 +37,7 @@ def evaluate(
     """Score a model by beam search, as it was set at training."""
     location = parse_location("--data", data) if data else None
     check_model(model)  # at once: what follows loads torch and MLflow
-    from pipeline.use import evaluate_model
+    from heliograph.pipeline.models.use import evaluate_model
 
     scores = evaluate_model(model, location, source, target, split, engine)
     return Answer(describe_scores(scores), scores)

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from jobs.command import Answer, Model, command, run_alone
-from pipeline.errors import RequestError
-from pipeline.model_uri import check_model
+from heliograph.jobs.command import Answer, Model, command, run_alone
+from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.model_uri import check_model
 
 Format = Annotated[
     Literal["ctranslate2", "ctranslate2-int8", "ctranslate2-float16", "marian"],
@@ -37,7 +37,7 @@ def export(
     if (to == "marian") != (output is not None):
         raise RequestError("--output and --format marian belong together: give both, or neither")
     check_model(model)  # at once: what follows loads torch and MLflow
-    from pipeline.export import export_engine, export_marian
+    from heliograph.pipeline.models.export import export_engine, export_marian
 
     if to == "marian" and output is not None:
         found = export_marian(model, output)

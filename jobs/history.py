@@ -3,16 +3,16 @@
 from dataclasses import asdict
 from datetime import datetime
 
-from jobs.command import Answer, command, run_alone
-from jobs.promote import Name
-from pipeline.model_uri import check_name
+from heliograph.jobs.command import Answer, command, run_alone
+from heliograph.jobs.promote import Name
+from heliograph.pipeline.request.model_uri import check_name
 
 
 @command
 def history(name: Name) -> Answer:
     """Show every decision about the champion of a registered model, oldest first."""
     check_name(name)  # at once: what follows loads torch and MLflow
-    from pipeline import promotion
+    from heliograph.pipeline.promotion import promote as promotion
 
     records = promotion.history(name)
     lines = []

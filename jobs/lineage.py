@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.command import Answer, command, run_alone
-from pipeline.errors import RequestError
-from pipeline.model_uri import check_digest, check_model, parse_traceable
+from heliograph.jobs.command import Answer, command, run_alone
+from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.model_uri import check_digest, check_model, parse_traceable
 
 if TYPE_CHECKING:
-    from pipeline.lineage import Lineage, RunFacts, Use
-    from pipeline.provenance import DataSet
+    from heliograph.pipeline.models.lineage import Lineage, RunFacts, Use
+    from heliograph.pipeline.registry.provenance import DataSet
 
 TracedModel = Annotated[
     str | None,
@@ -45,7 +45,7 @@ def lineage(model: TracedModel = None, data: Digest = None) -> Answer:
     # What is wrong is said at once: what follows loads torch and MLflow.
     if data is not None:
         check_digest(data)
-        from pipeline.lineage import descend
+        from heliograph.pipeline.models.lineage import descend
 
         descent = descend(data)
         lines = [f"data {descent.digest}", *_branches(map(_use, descent.uses))]
@@ -54,7 +54,7 @@ def lineage(model: TracedModel = None, data: Digest = None) -> Answer:
         raise RequestError("lineage of what? give MODEL, or --data DIGEST")
     parse_traceable(model)
     check_model(model)
-    from pipeline.lineage import trace
+    from heliograph.pipeline.models.lineage import trace
 
     found = trace(model)
     return Answer("\n".join(_tree(found)), asdict(found))
@@ -62,7 +62,7 @@ def lineage(model: TracedModel = None, data: Digest = None) -> Answer:
 
 def _tree(found: "Lineage") -> Iterator[str]:
     """A line a fact; below the version, what it was made from."""
-    from pipeline.provenance import describe_code
+    from heliograph.pipeline.registry.provenance import describe_code
 
     origin = found.provenance
     title = f"models:/{found.name}/{found.version}" + _in_brackets(found.aliases)
@@ -89,7 +89,7 @@ def _tree(found: "Lineage") -> Iterator[str]:
 
 
 def _run(run: "RunFacts | None", job: str | None) -> Iterator[str]:
-    from pipeline.provenance import describe_code
+    from heliograph.pipeline.registry.provenance import describe_code
 
     if run is None:
         yield "├─ run not recorded"

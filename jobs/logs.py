@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.command import Answer, AsJson, command, run_alone
-from jobs.submit import Address, follow, use_ray_token
+from heliograph.jobs.command import Answer, AsJson, command, run_alone
+from heliograph.jobs.submit import Address, follow, use_ray_token
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="As `heliograph status` lists it.")]
 Follow = Annotated[
@@ -20,7 +20,7 @@ def logs(
 ) -> Answer:
     """Show the log of a job on a Ray cluster. An interrupt leaves the job running."""
     use_ray_token()
-    from pipeline import job_server
+    from heliograph.pipeline.cluster import job_server
 
     server = job_server.connect(address)
     details = job_server.details_of(server, job)

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 import typer
 
-from jobs.command import DONE, FAILED, Answer, command, run_alone
-from pipeline.errors import RequestError
-from pipeline.model_uri import check_server
+from heliograph.jobs.command import DONE, FAILED, Answer, command, run_alone
+from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.model_uri import check_server
 
 SECRET = "HELIOGRAPH_WEBHOOK_SECRET"
 SECRET_LENGTH = range(16, 257)
@@ -39,7 +39,7 @@ def notify(url: Url = None, remove: Remove = False) -> Answer:
     if url is None:
         return _list()
     secret = "" if remove else _read_secret()
-    from pipeline import webhooks
+    from heliograph.pipeline.promotion import webhooks
 
     if remove:
         webhooks.remove_receiver(url)
@@ -56,7 +56,7 @@ def notify(url: Url = None, remove: Remove = False) -> Answer:
 
 
 def _list() -> Answer:
-    from pipeline import webhooks
+    from heliograph.pipeline.promotion import webhooks
 
     receivers = webhooks.list_receivers()
     lines = []

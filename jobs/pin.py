@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from jobs.command import Answer, command, run_alone
-from jobs.evaluate import SourceColumn, Split, TargetColumn
-from jobs.promote import Name
-from pipeline.model_uri import check_name
-from pipeline.recipe_file import parse_location
+from heliograph.jobs.command import Answer, command, run_alone
+from heliograph.jobs.evaluate import SourceColumn, Split, TargetColumn
+from heliograph.jobs.promote import Name
+from heliograph.pipeline.request.model_uri import check_name
+from heliograph.pipeline.request.recipe_file import parse_location
 
 SetName = Annotated[str, typer.Argument(metavar="SET", help="The set's name, given once.")]
 DataLocation = Annotated[
@@ -31,7 +31,7 @@ def pin(
     """Pin an evaluation set for the gate's rules: its pairs are kept with the registered model."""
     location = parse_location("--data", data)
     check_name(name)  # at once: what follows loads torch and MLflow
-    from pipeline.use import pin_evaluation_set
+    from heliograph.pipeline.models.use import pin_evaluation_set
 
     found = pin_evaluation_set(name, set_name, location, source=source, target=target, split=split)
     return Answer(

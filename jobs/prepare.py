@@ -4,9 +4,9 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from jobs.command import Answer, Overrides, command, run_alone
-from jobs.train import RecipePath
-from pipeline.recipe_file import load_recipe
+from heliograph.jobs.command import Answer, Overrides, command, run_alone
+from heliograph.jobs.train import RecipePath
+from heliograph.pipeline.request.recipe_file import load_recipe
 
 
 @command
@@ -17,14 +17,14 @@ def prepare(recipe: RecipePath, overrides: Overrides = None) -> Answer:
     are the same either way.
     """
     loaded = load_recipe(recipe, overrides)
-    from pipeline.files import absolute
-    from pipeline.known_sources import check_data
+    from heliograph.pipeline.corpus.known_sources import check_data
+    from heliograph.pipeline.storage.filesystems import absolute
 
     check_data(loaded.data, absolute(loaded.storage))
-    from pipeline.cluster import start_ray
-    from pipeline.prepare import prepare as run
-    from pipeline.source import describe
-    from pipeline.tracking_server import say
+    from heliograph.pipeline.cluster.start import start_ray
+    from heliograph.pipeline.sources.source import describe
+    from heliograph.pipeline.steps.prepare import prepare as run
+    from heliograph.pipeline.tracking.server import say
 
     start_ray()
     prepared = run(loaded, tokenize=True)

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 import yaml
 
-from jobs.command import DONE, GATE_SAID_NO, Answer, command, run_alone
-from pipeline.errors import RequestError
-from pipeline.model_uri import check_model, check_name
-from pipeline.recipe_file import parse_gate
+from heliograph.jobs.command import DONE, GATE_SAID_NO, Answer, command, run_alone
+from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.model_uri import check_model, check_name
+from heliograph.pipeline.request.recipe_file import parse_gate
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")]
 Version = Annotated[
@@ -54,7 +54,7 @@ def promote(
         check_name(name)
     else:
         check_model(f"models:/{name}/{version}")
-    from pipeline import promotion
+    from heliograph.pipeline.promotion import promote as promotion
 
     decision = promotion.promote(name, version, rules, dry_run=dry_run, force=why)
     lines = [decision.reason]

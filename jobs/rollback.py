@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from jobs.command import Answer, command, run_alone
-from jobs.promote import Name, Why
-from pipeline.model_uri import check_model, check_name
+from heliograph.jobs.command import Answer, command, run_alone
+from heliograph.jobs.promote import Name, Why
+from heliograph.pipeline.request.model_uri import check_model, check_name
 
 Version = Annotated[
     int | None, typer.Option(help="To this version.", show_default="the champion before", min=1)
@@ -22,7 +22,7 @@ def rollback(name: Name, version: Version = None, why: Why = None) -> Answer:
         check_name(name)
     else:
         check_model(f"models:/{name}/{version}")
-    from pipeline import promotion
+    from heliograph.pipeline.promotion import promote as promotion
 
     decision = promotion.rollback(name, version, why)
     return Answer(decision.reason, asdict(decision))

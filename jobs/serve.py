@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from jobs.command import Answer, Model, command, run_alone
-from jobs.evaluate import Engine
-from pipeline.model_uri import check_model
-from pipeline.serve_limits import read_limits
+from heliograph.jobs.command import Answer, Model, command, run_alone
+from heliograph.jobs.evaluate import Engine
+from heliograph.pipeline.request.model_uri import check_model
+from heliograph.pipeline.serving.limits import read_limits
 
 Host = Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0: all of them.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")]
@@ -54,11 +54,11 @@ def serve(
         sentences=sentences, tokens=tokens, beam=beam, queue=queue, batch=batch, seconds=seconds
     )
     check_model(model)  # at once: what follows loads torch, Ray and MLflow
-    from pipeline.serve_http import bind
+    from heliograph.pipeline.serving.http import bind
 
     bound = bind(host, port)
-    from pipeline.serve import serve_model
-    from pipeline.serve_versions import Fleet
+    from heliograph.pipeline.serving.serve import serve_model
+    from heliograph.pipeline.serving.versions import Fleet
 
     serve_model(model, bound, Fleet(replicas, gpu, engine), limits, watch)
     return Answer("", {})

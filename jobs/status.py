@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jobs.command import Answer, command, run_alone
-from jobs.submit import Address, exit_code, use_ray_token
+from heliograph.jobs.command import Answer, command, run_alone
+from heliograph.jobs.submit import Address, exit_code, use_ray_token
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -20,7 +20,7 @@ OneJob = Annotated[
 def status(job: OneJob = None, address: Address = None) -> Answer:
     """List the jobs that were submitted to a Ray cluster, the newest first, or show one."""
     use_ray_token()
-    from pipeline import job_server
+    from heliograph.pipeline.cluster import job_server
 
     server = job_server.connect(address)
     if job is not None:

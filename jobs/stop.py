@@ -1,8 +1,8 @@
 """`heliograph stop JOB`: ends a job on a Ray cluster."""
 
-from jobs.command import Answer, command, run_alone
-from jobs.logs import Job
-from jobs.submit import Address, use_ray_token
+from heliograph.jobs.command import Answer, command, run_alone
+from heliograph.jobs.logs import Job
+from heliograph.jobs.submit import Address, use_ray_token
 
 
 @command
@@ -10,7 +10,7 @@ def stop(job: Job, address: Address = None) -> Answer:
     """End a job on a Ray cluster, and wait until it has. Training takes a checkpoint first, and the
     same `submit` goes on from there."""
     use_ray_token()
-    from pipeline import job_server
+    from heliograph.pipeline.cluster import job_server
 
     server = job_server.connect(address)
     before = job_server.details_of(server, job)

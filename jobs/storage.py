@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jobs.command import Answer, command, run_alone
+from heliograph.jobs.command import Answer, command, run_alone
 
 if TYPE_CHECKING:
-    from pipeline.stored import Stored
+    from heliograph.pipeline.job.stored import Stored
 
 Place = Annotated[
     str,
@@ -32,8 +32,8 @@ def storage(place: Place, remove: Remove = None) -> Answer:
 
     All but jobs is made again when it is needed; registered models need none of it.
     """
-    from pipeline.files import absolute
-    from pipeline.stored import list_stored, remove_stored
+    from heliograph.pipeline.job.stored import list_stored, remove_stored
+    from heliograph.pipeline.storage.filesystems import absolute
 
     place = absolute(place)
     removed = remove_stored(place, remove) if remove else []

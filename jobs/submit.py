@@ -11,14 +11,23 @@ from urllib.parse import urlsplit
 
 import typer
 
-from jobs.command import FAILED, INTERRUPTED, Answer, AsJson, Debug, application, command, run_alone
-from pipeline.errors import RequestError, did_you_mean
-from pipeline.recipe_file import load_recipe
+from heliograph.jobs.command import (
+    FAILED,
+    INTERRUPTED,
+    Answer,
+    AsJson,
+    Debug,
+    application,
+    command,
+    run_alone,
+)
+from heliograph.pipeline.request.errors import RequestError, did_you_mean
+from heliograph.pipeline.request.recipe_file import load_recipe
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
-    from pipeline.job_server import JobServer, Log
+    from heliograph.pipeline.cluster.job_server import JobServer, Log
 
 VERBS = (
     "demo", "prepare", "train", "evaluate", "export", "pin", "promote", "rollback", "history",
@@ -68,7 +77,7 @@ def submit(
     stem = check_request(verb, words)
     flags = ["--json"] * as_json + ["--debug"] * debug
     use_ray_token()
-    from pipeline import job_server, parcel, sealed
+    from heliograph.pipeline.cluster import job_server, parcel, sealed
 
     server = job_server.connect(address)
     token = "" if server.takes_jobs_from_anyone() else sealed.ray_token()
@@ -90,7 +99,7 @@ def follow(server: "JobServer", job: str, log: "Log", *, may_stop: bool) -> Answ
     Args:
         may_stop: ask at an interrupt whether the job is to stop, too.
     """
-    from pipeline import job_server
+    from heliograph.pipeline.cluster import job_server
 
     try:
         details = job_server.follow(server, job, log, _note)

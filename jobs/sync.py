@@ -2,10 +2,10 @@
 
 from dataclasses import asdict
 
-from jobs.command import Answer, Overrides, command, run_alone
-from jobs.train import RecipePath
-from pipeline.model_uri import tracking_uri
-from pipeline.recipe_file import load_recipe
+from heliograph.jobs.command import Answer, Overrides, command, run_alone
+from heliograph.jobs.train import RecipePath
+from heliograph.pipeline.request.model_uri import tracking_uri
+from heliograph.pipeline.request.recipe_file import load_recipe
 
 
 @command
@@ -15,8 +15,8 @@ def sync(recipe: RecipePath, overrides: Overrides = None) -> Answer:
     A job that is started again does this by itself.
     """
     loaded = load_recipe(recipe, overrides)
-    from pipeline.files import absolute
-    from pipeline.sync import Delivered, job_folders, sync_job
+    from heliograph.pipeline.storage.filesystems import absolute
+    from heliograph.pipeline.tracking.sync import Delivered, job_folders, sync_job
 
     folders = job_folders(absolute(loaded.storage), loaded.job_id)
     total = Delivered()

@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
-from jobs.command import Answer, Overrides, command, run_alone
-from pipeline.errors import RequestError
-from pipeline.placement import check_here
-from pipeline.recipe import Recipe
-from pipeline.recipe_file import load_recipe
+from heliograph.jobs.command import Answer, Overrides, command, run_alone
+from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.placement import check_here
+from heliograph.pipeline.request.recipe import Recipe
+from heliograph.pipeline.request.recipe_file import load_recipe
 
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file; see recipes/.")]
 
@@ -36,18 +36,18 @@ def train(
 def run(recipe: Recipe, *, new: bool = False, run_id: str | None = None) -> dict[str, Any]:
     """Run the job; what is impossible is said before torch and Ray are loaded."""
     check_here(recipe.cluster)
-    from pipeline.files import absolute
-    from pipeline.known_sources import check_data
+    from heliograph.pipeline.corpus.known_sources import check_data
+    from heliograph.pipeline.storage.filesystems import absolute
 
     check_data(recipe.data, absolute(recipe.storage))
-    from pipeline.job import run_training_job
+    from heliograph.pipeline.job.job import run_training_job
 
     return run_training_job(recipe, new=new, run_id=run_id)
 
 
 def describe_result(result: dict[str, Any]) -> str:
     """What came out, and how to look at it."""
-    from pipeline.job import ui_command
+    from heliograph.pipeline.job.job import ui_command
 
     metrics, model = result["metrics"], result["model"]
     return "\n".join(

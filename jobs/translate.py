@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
 
 import typer
 
-from jobs.command import Answer, Model, command, run_alone
-from jobs.evaluate import Engine, SourceColumn, Split
-from pipeline.decoding import Bulk, Decoding
-from pipeline.errors import RequestError
-from pipeline.model_uri import check_model
-from pipeline.recipe_file import parse_bulk, parse_decoding, parse_location
+from heliograph.jobs.command import Answer, Model, command, run_alone
+from heliograph.jobs.evaluate import Engine, SourceColumn, Split
+from heliograph.pipeline.request.decoding import Bulk, Decoding
+from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.model_uri import check_model
+from heliograph.pipeline.request.recipe_file import parse_bulk, parse_decoding, parse_location
 
 if TYPE_CHECKING:
-    from pipeline.translate import RunsModel
+    from heliograph.pipeline.translation.translate import RunsModel
 
 Settings = Annotated[
     list[str] | None,
@@ -92,7 +92,7 @@ def translate(
     check_model(model)  # at once: what follows loads torch and MLflow
     if input_location and output_folder:
         location = parse_location("--input", input_location)
-        from pipeline.translate_dataset import translate_dataset
+        from heliograph.pipeline.bulk.dataset import translate_dataset
 
         done = translate_dataset(
             model, location, output_folder, source, split, engine, decoding, bulk
@@ -128,7 +128,7 @@ def translate_stream(
     decoding: Sequence[str] = (),
 ) -> int:
     """Line by line, as the lines come, many at once when many are waiting. Returns their number."""
-    from pipeline.use import load_translator
+    from heliograph.pipeline.models.use import load_translator
 
     translator, settings = load_translator(model, engine, decoding)
     if settings.n_best > 1:

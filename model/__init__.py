@@ -12,13 +12,13 @@ search        greedy and beam search
 sampling      translations drawn at random
 """
 
-from model.config import TransformerConfig
-from model.constraints import Constraints, Prefix
-from model.loss import SmoothedLoss
-from model.sampling import sample
-from model.schedule import inverse_square_root
-from model.search import Hypothesis, beam_search, greedy_search
-from model.transformer import Transformer
+from heliograph.model.config import TransformerConfig
+from heliograph.model.constraints import Constraints, Prefix
+from heliograph.model.loss import SmoothedLoss
+from heliograph.model.sampling import sample
+from heliograph.model.schedule import inverse_square_root
+from heliograph.model.search import Hypothesis, beam_search, greedy_search
+from heliograph.model.transformer import Transformer
 
 __all__ = [
     "Constraints",

@@ -7,7 +7,7 @@ W hypotheses of one sentence that search extends at once.
 import torch
 from torch import Tensor, nn
 
-from model.functional import Linear, attend, attention_weights
+from heliograph.model.functional import Linear, attend, attention_weights
 
 
 class SelfAttention(nn.Module):

@@ -9,9 +9,9 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.attention import CrossAttention, KeyValueCache, SelfAttention, initialize
-from model.config import TransformerConfig
-from model.functional import Linear, add_dropped
+from heliograph.model.attention import CrossAttention, KeyValueCache, SelfAttention, initialize
+from heliograph.model.config import TransformerConfig
+from heliograph.model.functional import Linear, add_dropped
 
 
 class Residual(nn.Module):

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from model.config import TransformerConfig
+from heliograph.model.config import TransformerConfig
 
 
 class Prefix(Protocol):

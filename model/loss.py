@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from model.transformer import Transformer
+from heliograph.model.transformer import Transformer
 
 
 class SmoothedLoss(nn.Module):

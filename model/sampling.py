@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from model.constraints import Constraints
-from model.search import Hypothesis, divisors
-from model.transformer import Transformer
+from heliograph.model.constraints import Constraints
+from heliograph.model.search import Hypothesis, divisors
+from heliograph.model.transformer import Transformer
 
 
 @torch.inference_mode()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.constraints import Constraints
-from model.functional import likeliest
-from model.transformer import Transformer
+from heliograph.model.constraints import Constraints
+from heliograph.model.functional import likeliest
+from heliograph.model.transformer import Transformer
 
 
 @dataclass(frozen=True)

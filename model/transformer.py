@@ -11,10 +11,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from model.attention import KeyValueCache
-from model.blocks import DecoderLayer, EncoderLayer
-from model.config import TransformerConfig
-from model.functional import dropped, linear, visible_tokens
+from heliograph.model.attention import KeyValueCache
+from heliograph.model.blocks import DecoderLayer, EncoderLayer
+from heliograph.model.config import TransformerConfig
+from heliograph.model.functional import dropped, linear, visible_tokens
 
 
 class DecoderState:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from jobs.command import protect_local_ray
+from heliograph.jobs.command import protect_local_ray
 from tests.tracking_server import SENDS_NOTICES, Door, MlflowServer, open_door
 
 if TYPE_CHECKING:
-    from pipeline.plan import TrainingPlan
+    from heliograph.pipeline.training.plan import TrainingPlan
     from tests.small_plan import Undisturbed
 
 # Ray reads these when it is imported, which the test modules do; a value of the caller's own wins.

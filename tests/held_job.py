@@ -11,14 +11,14 @@ from typing import Any
 
 import ray
 
-import pipeline.loop
-import pipeline.train
-from pipeline.batches import Step
-from pipeline.cluster import capacity, start_ray
-from pipeline.placement import place
-from pipeline.plan import TrainingPlan
-from pipeline.progress import ProgressLine, open_board
-from pipeline.recipe import Cluster
+import heliograph.pipeline.training.loop
+import heliograph.pipeline.workers.train
+from heliograph.pipeline.cluster.start import capacity, start_ray
+from heliograph.pipeline.request.placement import place
+from heliograph.pipeline.request.recipe import Cluster
+from heliograph.pipeline.runs.progress import ProgressLine, open_board
+from heliograph.pipeline.steps.batches import Step
+from heliograph.pipeline.training.plan import TrainingPlan
 from tests.recorded_job import RecordedWorker, folder_of
 
 HOLD = "hold"
@@ -40,8 +40,8 @@ class HeldWorker(RecordedWorker):
 
 def held_loop(plan: TrainingPlan, board: Any) -> str:
     """`training_loop` with workers that can be held."""
-    pipeline.loop.Worker = HeldWorker  # type: ignore[misc]  # this process does nothing else
-    return pipeline.loop.training_loop(plan, board)
+    heliograph.pipeline.training.loop.Worker = HeldWorker  # type: ignore[misc]  # this process does nothing else
+    return heliograph.pipeline.training.loop.training_loop(plan, board)
 
 
 def hold(job_folder: str, step: float) -> None:
@@ -62,7 +62,7 @@ def main(path: str) -> None:
     start_ray()
     board = open_board()
     with ProgressLine(board):
-        pipeline.train.train(plan, place(cluster, capacity()), cluster, board)
+        heliograph.pipeline.workers.train.train(plan, place(cluster, capacity()), cluster, board)
         time.sleep(1)  # for the last messages
 
 
@@ -70,6 +70,6 @@ if __name__ == "__main__":
     # By its importable name, which the workers know it by.
     from tests import held_job
 
-    pipeline.train.training_loop = held_job.held_loop
-    pipeline.train.SECONDS_BETWEEN_RESIZES = 2.0
+    heliograph.pipeline.workers.train.training_loop = held_job.held_loop
+    heliograph.pipeline.workers.train.SECONDS_BETWEEN_RESIZES = 2.0
     main(sys.argv[1])

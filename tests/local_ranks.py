@@ -15,16 +15,16 @@ from ray import cloudpickle
 from ray.train.v2._internal.execution.train_fn_utils import LocalTrainFnUtils, set_train_fn_utils
 from torch.multiprocessing import start_processes
 
-import pipeline.loop
-from pipeline.loop import training_loop
-from pipeline.mixture import Mixture
-from pipeline.plan import TrainingPlan
-from pipeline.portions import WindowPlan, portions
-from pipeline.progress import open_board
-from pipeline.sync import sync_job
-from pipeline.tokenizer import Tokenizer
-from pipeline.training_state import TrainingState
-from pipeline.worker import Worker
+import heliograph.pipeline.training.loop
+from heliograph.pipeline.checkpoints.training_state import TrainingState
+from heliograph.pipeline.corpus.mixture import Mixture
+from heliograph.pipeline.runs.progress import open_board
+from heliograph.pipeline.steps.portions import WindowPlan, portions
+from heliograph.pipeline.steps.tokenizer import Tokenizer
+from heliograph.pipeline.tracking.sync import sync_job
+from heliograph.pipeline.training.loop import training_loop
+from heliograph.pipeline.training.plan import TrainingPlan
+from heliograph.pipeline.training.worker import Worker
 from tests.waiting import LONG, wait_until
 
 
@@ -87,7 +87,7 @@ def _train(
         LocalTrainFnUtils("local", shards, ranks, rank, local_rank=rank, local_world_size=ranks)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.loop, "Worker", worker)
+        patch.setattr(heliograph.pipeline.training.loop, "Worker", worker)
         training_loop(plan, cloudpickle.loads(board))
     (folder / f"trained-{rank}").touch()
     wait_until((folder / "end").exists)

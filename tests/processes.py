@@ -17,11 +17,11 @@ from typing import Any
 from torch.multiprocessing import start_processes
 
 PRELOADED = [
-    "pipeline.delivery",
-    "pipeline.metric_log",
-    "pipeline.node_monitor",
-    "pipeline.promotion",
-    "pipeline.step",
+    "heliograph.pipeline.tracking.delivery",
+    "heliograph.pipeline.tracking.metric_log",
+    "heliograph.pipeline.tracking.node_monitor",
+    "heliograph.pipeline.promotion.promote",
+    "heliograph.pipeline.training.step",
     "tests.pipeline.saving",
 ]
 """torch, Ray and MLflow among them, which a new interpreter takes seconds to load."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from pipeline.notice import NotGenuine, Notice, read_notice
+from heliograph.pipeline.promotion.notice import NotGenuine, Notice, read_notice
 from tests.waiting import DEADLINE, wait_until
 
 SECRET = "a secret of the tests'"

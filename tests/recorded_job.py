@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-import pipeline.loop
-import pipeline.train
-from jobs.command import run_alone
-from jobs.train import train
-from pipeline.batches import Step
-from pipeline.plan import TrainingPlan
-from pipeline.worker import Worker
+import heliograph.pipeline.training.loop
+import heliograph.pipeline.workers.train
+from heliograph.jobs.command import run_alone
+from heliograph.jobs.train import train
+from heliograph.pipeline.steps.batches import Step
+from heliograph.pipeline.training.plan import TrainingPlan
+from heliograph.pipeline.training.worker import Worker
 
 Records = dict[int, list[dict[str, Any]]]
 """By step: what each rank saw of it, of all the times that it was taken."""
@@ -51,8 +51,8 @@ class RecordedWorker(Worker):
 
 def recorded_loop(plan: TrainingPlan, board: Any) -> str:
     """`training_loop` with recording workers."""
-    pipeline.loop.Worker = RecordedWorker  # type: ignore[misc]  # this process does nothing else
-    return pipeline.loop.training_loop(plan, board)
+    heliograph.pipeline.training.loop.Worker = RecordedWorker  # type: ignore[misc]  # this process does nothing else
+    return heliograph.pipeline.training.loop.training_loop(plan, board)
 
 
 def folder_of(job_folder: str) -> Path:
@@ -106,5 +106,5 @@ if __name__ == "__main__":
     # By its importable name, which the workers know it by.
     from tests import recorded_job
 
-    pipeline.train.training_loop = recorded_job.recorded_loop
+    heliograph.pipeline.workers.train.training_loop = recorded_job.recorded_loop
     run_alone(train)

@@ -12,9 +12,9 @@ from typing import Any
 
 import psutil
 
-from pipeline import grammar
-from pipeline.recipe import Recipe
-from pipeline.recipe_file import parse_recipe
+from heliograph.pipeline.request.recipe import Recipe
+from heliograph.pipeline.request.recipe_file import parse_recipe
+from heliograph.pipeline.sources.embedded import grammar
 
 ROOT = Path(__file__).parents[1]
 

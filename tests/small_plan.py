@@ -8,15 +8,16 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from pipeline import recipe, track
-from pipeline.corpus import prepare_corpus
-from pipeline.grammar import pairs
-from pipeline.placement import Placement
-from pipeline.plan import TrainingPlan
-from pipeline.progress import open_board
-from pipeline.tokenizer import train_tokenizer
-from pipeline.tracking_server import connect
-from pipeline.train import make_trainer
+from heliograph.pipeline.corpus.corpus import prepare_corpus
+from heliograph.pipeline.request import recipe
+from heliograph.pipeline.request.placement import Placement
+from heliograph.pipeline.runs import track
+from heliograph.pipeline.runs.progress import open_board
+from heliograph.pipeline.sources.embedded.grammar import pairs
+from heliograph.pipeline.steps.tokenizer import train_tokenizer
+from heliograph.pipeline.tracking.server import connect
+from heliograph.pipeline.training.plan import TrainingPlan
+from heliograph.pipeline.workers.train import make_trainer
 from tests.local_ranks import LocalWorker, train_locally
 from tests.recorded_job import (
     RecordedWorker,

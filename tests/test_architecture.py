@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import pipeline
+from heliograph import pipeline
 from tests.waiting import DEADLINE
 
 ROOT = Path(__file__).parent.parent
@@ -146,7 +146,7 @@ def test_no_file_is_longer_than_a_few_screens() -> None:
         for path in SOURCES
     }
     # The whole schema is one file, by design: it is read like a table.
-    lengths["pipeline/recipe.py"] -= 140
+    lengths["pipeline/request/recipe.py"] -= 140
     assert {name: lines for name, lines in lengths.items() if lines > 330} == {}
 
 
@@ -162,7 +162,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 
 def test_the_model_exports_what_the_pipeline_uses() -> None:
-    import model
+    import heliograph.model as model
 
     assert {
         "TransformerConfig", "Transformer", "SmoothedLoss", "inverse_square_root",
@@ -181,7 +181,7 @@ def traces():
     return variables, list(logging.root.handlers), logging.root.level
 import ray.train.torch, torch, typer  # what libraries do at import is theirs
 before = traces()
-import pipeline.loop
+import heliograph.pipeline.training.loop
 print("mlflow" in sys.modules)
 print(before == traces())
 import mlflow
@@ -219,7 +219,7 @@ def test_nothing_happens_at_import(tmp_path: Path) -> None:
 def test_a_recipe_needs_nothing_heavy() -> None:
     """A mistake in a recipe is answered before torch, Ray or MLflow are loaded."""
     script = (
-        "import jobs.cli, pipeline.recipe, sys; "
+        "import heliograph.jobs.cli, heliograph.pipeline.request.recipe, sys; "
         "print([name for name in ('torch', 'ray', 'mlflow', 'datasets', 'numpy', 'pyarrow')"
         " if name in sys.modules])"
     )

@@ -12,9 +12,9 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
-from pipeline.cluster import GROWS_TO, capacity
-from pipeline.placement import ACCELERATOR, place
-from pipeline.recipe_file import load_recipe
+from heliograph.pipeline.cluster.start import GROWS_TO, capacity
+from heliograph.pipeline.request.placement import ACCELERATOR, place
+from heliograph.pipeline.request.recipe_file import load_recipe
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,11 +18,11 @@ from huggingface_hub import ModelCard
 from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
-from jobs.command import application
-from jobs.promote import promote
-from pipeline.job import run_training_job
-from pipeline.lineage import descend, trace
-from pipeline.registry import fetch_model
+from heliograph.jobs.command import application
+from heliograph.jobs.promote import promote
+from heliograph.pipeline.job.job import run_training_job
+from heliograph.pipeline.models.lineage import descend, trace
+from heliograph.pipeline.registry.registry import fetch_model
 from tests.small_job import small_recipe
 from tests.waiting import DEADLINE
 
@@ -107,7 +107,7 @@ def test_the_same_job_again_is_finished_already(job: dict[str, Any], home: Path)
 def test_a_process_with_only_the_registry_reproduces_the_score(
     job: dict[str, Any], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "jobs.evaluate", "models:/small@champion", "--json"]
+    command = [sys.executable, "-m", "heliograph.jobs.evaluate", "models:/small@champion", "--json"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=True
     )
@@ -118,7 +118,7 @@ def test_a_process_with_only_the_registry_reproduces_the_score(
 
 
 def test_lines_in_are_lines_out(job: dict[str, Any], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jobs.translate", "models:/small@champion"]
+    command = [sys.executable, "-m", "heliograph.jobs.translate", "models:/small@champion"]
     text = "The dog sleeps.\n\n  \nA small man laughs."
     done = subprocess.run(
         command,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipeline.job import run_training_job
-from pipeline.use import load_translator
+from heliograph.pipeline.job.job import run_training_job
+from heliograph.pipeline.models.use import load_translator
 from tests.languages import pairs_with
 from tests.small_job import small_recipe
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from pipeline.events import read_events
+from heliograph.pipeline.tracking.events import read_events
 from tests.cluster.hosts import Cluster, Host, ray_cluster, what_is_missing
 from tests.recorded_job import Records, digest, folder_of, pairs_of, records
 from tests.small_job import small_recipe

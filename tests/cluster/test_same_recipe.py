@@ -25,14 +25,14 @@ send = JobSubmissionClient.submit_job
 
 
 def recorded(client, *, entrypoint, **others):
-    assert " jobs.train" in entrypoint, entrypoint
-    entrypoint = entrypoint.replace(" jobs.train", " tests.recorded_job")
+    assert " heliograph.jobs.train" in entrypoint, entrypoint
+    entrypoint = entrypoint.replace(" heliograph.jobs.train", " tests.recorded_job")
     return send(client, entrypoint=entrypoint, **others)
 
 
 JobSubmissionClient.submit_job = recorded
-from jobs.command import run_alone
-from jobs.submit import submit
+from heliograph.jobs.command import run_alone
+from heliograph.jobs.submit import submit
 
 sys.argv[0] = "submit"
 run_alone(submit)

@@ -17,7 +17,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from pipeline.track import JOB_TAG
+from heliograph.pipeline.runs.track import JOB_TAG
 from tests.cluster.hosts import ROOT, Cluster, Host, ray_cluster, what_is_missing
 from tests.small_job import small_recipe
 from tests.tracking_server import SENDS_NOTICES
@@ -59,7 +59,7 @@ class Desk:
 
     def start(self, *words: str) -> "Command":
         out = self.host.folder / f"out-{time.monotonic_ns()}"
-        words = (sys.executable, "-m", "jobs.cli", *words)
+        words = (sys.executable, "-m", "heliograph.jobs.cli", *words)
         return Command(self.host.run(words, self.environment, self.project, out), out, self.host)
 
     def heliograph(self, *words: str) -> tuple[int, str]:

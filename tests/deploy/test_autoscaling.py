@@ -22,7 +22,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import (
 )
 from ray.exceptions import RpcError
 
-from pipeline.cluster import GROWS_TO
+from heliograph.pipeline.cluster.start import GROWS_TO
 from tests.small_job import Command, small_recipe
 from tests.waiting import LONG, wait_until
 
@@ -169,7 +169,7 @@ def test_it_grows_for_a_job_and_shrinks_after_it(cluster: GrowingCluster, tmp_pa
     )
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     started = time.monotonic()
-    words = ["jobs.train", "recipe.yaml", "--json"]
+    words = ["heliograph.jobs.train", "recipe.yaml", "--json"]
     command = Command(words, tmp_path, cluster.environment)
     sizes: list[tuple[float, int]] = []
     try:

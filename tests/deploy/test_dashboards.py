@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from pipeline.stopwatch import PHASES
+from heliograph.pipeline.training.stopwatch import PHASES
 from tests.scraper import Scraper
 from tests.small_plan import STEPS, Undisturbed
 

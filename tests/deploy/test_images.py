@@ -122,7 +122,7 @@ def test_what_is_copied_is_enough_to_install_and_run(tmp_path: Path) -> None:
         timeout=LONG,
     )
     help_text = subprocess.run(
-        [sys.executable, "-c", "from jobs.cli import main; main()", "train", "--help"],
+        [sys.executable, "-c", "from heliograph.jobs.cli import main; main()", "train", "--help"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
         check=True,

@@ -12,8 +12,8 @@ from jsonschema import ValidationError
 from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 
-from pipeline.cluster import GROWS_TO, capacity
-from pipeline.recipe_file import load_recipe
+from heliograph.pipeline.cluster.start import GROWS_TO, capacity
+from heliograph.pipeline.request.recipe_file import load_recipe
 
 ROOT = Path(__file__).parents[2]
 FILES = {"cluster": "raycluster.yaml", "job": "rayjob.yaml"}

@@ -200,7 +200,7 @@ def run_jobs(
         (here / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
         account = dict(zip(("USERNAME", "PASSWORD"), TRAINER, strict=True))
         variables = {f"MLFLOW_TRACKING_{key}": value for key, value in account.items()}
-        words = ["jobs.train", "recipe.yaml", "--json"]
+        words = ["heliograph.jobs.train", "recipe.yaml", "--json"]
         commands[name] = Command(words, here, environment | variables)
     try:
         for command in commands.values():

@@ -61,7 +61,7 @@ def forks() -> Iterator["subprocess.Popen[str]"]:
 def heliograph(forks: "subprocess.Popen[str]", folder: Path) -> Callable[..., Forked]:
     """Runs `heliograph VERB …` in the folder, or `python -m MODULE …` when a module is named."""
 
-    def run(*words: str, module: str = "jobs.cli") -> Forked:
+    def run(*words: str, module: str = "heliograph.jobs.cli") -> Forked:
         assert forks.stdin
         assert forks.stdout
         with tempfile.TemporaryDirectory() as answers:

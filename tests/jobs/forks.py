@@ -11,14 +11,14 @@ import sys
 import traceback
 from pathlib import Path
 
-import jobs.cli
+import heliograph.jobs.cli
 
 SLOW = ("torch", "ray", "mlflow", "datasets")
 """Libraries that take a second or more to load. None of them is loaded here."""
 
 
 def main() -> None:
-    assert jobs.cli  # and with it all that short commands need
+    assert heliograph.jobs.cli  # and with it all that short commands need
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

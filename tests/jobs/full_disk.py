@@ -24,7 +24,7 @@ def main(disk: Path) -> dict[str, Any]:
         cluster={"max_failures": 2},
     )
     (folder / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-    command = ["jobs.train", "recipe.yaml"]
+    command = ["heliograph.jobs.train", "recipe.yaml"]
     full = Command(command, folder, {})
     exit_codes = [full.process.wait(2 * DEADLINE)]
     said = full.said()

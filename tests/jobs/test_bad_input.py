@@ -86,7 +86,7 @@ def test_what_is_loaded_is_seen(heliograph: Command) -> None:
 def test_a_new_interpreter_says_the_same(heliograph: Command, folder: Path) -> None:
     """The tests above are of forks."""
     words = (*TRAIN, "model.widht=4")
-    fork, new = heliograph(*words), run_command(["-m", "jobs.cli", *words], folder)
+    fork, new = heliograph(*words), run_command(["-m", "heliograph.jobs.cli", *words], folder)
     assert (new.exit_code, new.stdout, new.stderr) == (fork.exit_code, fork.stdout, fork.stderr)
 
 

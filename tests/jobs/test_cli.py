@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs.submit import VERBS
+from heliograph.jobs.submit import VERBS
 from tests.jobs.conftest import ROOT, Forked
 
 Command = Callable[..., Forked]
@@ -22,7 +22,7 @@ def test_both_spellings_have_one_help(verb: str, heliograph: Command) -> None:
 
 @pytest.mark.parametrize("words", [("recipe.yaml", "seeed=1"), (), ("recipe.yaml", "--jsn")])
 def test_both_spellings_fail_alike(words: tuple[str, ...], heliograph: Command) -> None:
-    short, long = heliograph("train", *words), heliograph(*words, module="jobs.train")
+    short, long = heliograph("train", *words), heliograph(*words, module="heliograph.jobs.train")
     assert (short.exit_code, short.stdout, short.stderr) == (2, "", long.stderr)
     assert long.exit_code == 2
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from jobs.command import Answer, application, command
-from pipeline.errors import RequestError
+from heliograph.jobs.command import Answer, application, command
+from heliograph.pipeline.request.errors import RequestError
 from tests.jobs.conftest import ROOT, run_command
 
 
 @pytest.fixture(autouse=True)
 def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands mute libraries in their process; here that is the tests' own."""
-    monkeypatch.setattr("jobs.command.mute_libraries", lambda: None)
+    monkeypatch.setattr("heliograph.jobs.command.mute_libraries", lambda: None)
 
 
 def run(behave: Callable[[], Answer], *words: str) -> Result:
@@ -125,7 +125,7 @@ def test_an_error_in_a_ray_task_is_said_as_if_it_were_here(
 
 def test_libraries_are_muted_unless_the_user_has_said_otherwise() -> None:
     script = (
-        "import logging, os; from jobs.command import mute_libraries; mute_libraries(); "
+        "import logging, os; from heliograph.jobs.command import mute_libraries; mute_libraries(); "
         "print(os.environ['MLFLOW_DISABLE_TELEMETRY'], os.environ['RAY_USAGE_STATS_ENABLED'],"
         " 'RAY_AUTH_MODE' in os.environ, logging.getLogger('mlflow').level); "
         "from ray.dashboard.modules import dashboard_sdk; dashboard_sdk.logger.info('uploading'); "
@@ -144,7 +144,7 @@ def test_libraries_are_muted_unless_the_user_has_said_otherwise() -> None:
 
 
 UMLAUTS = """
-from jobs.command import Answer, command, run_alone
+from heliograph.jobs.command import Answer, command, run_alone
 @command
 def verb() -> Answer:
     return Answer("größe", {"word": "größe"})

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from typer.testing import CliRunner
 
-from jobs.command import application
-from jobs.doctor import doctor
+from heliograph.jobs.command import application
+from heliograph.jobs.doctor import doctor
 from tests.jobs.conftest import Forked
 from tests.tracking_server import Door
 

@@ -31,7 +31,7 @@ def train(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
 
     def train(*words: str) -> Command:
-        started.append(Command(["jobs.train", "recipe.yaml", *words], tmp_path, {}))
+        started.append(Command(["heliograph.jobs.train", "recipe.yaml", *words], tmp_path, {}))
         return started[-1]
 
     yield train

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner, Result
 
-from jobs.command import application
-from jobs.notify import SECRET as VARIABLE
-from jobs.notify import notify
+from heliograph.jobs.command import application
+from heliograph.jobs.notify import SECRET as VARIABLE
+from heliograph.jobs.notify import notify
 from tests.receiver import SECRET, Receiver, open_receiver
 from tests.tracking_server import MlflowServer
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from jobs.command import application
-from jobs.prepare import prepare
-from pipeline.grammar import pairs
+from heliograph.jobs.command import application
+from heliograph.jobs.prepare import prepare
+from heliograph.pipeline.sources.embedded.grammar import pairs
 
 
 @pytest.mark.usefixtures("ray_cluster")

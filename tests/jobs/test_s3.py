@@ -17,11 +17,15 @@ pytestmark = pytest.mark.faults  # for its length
 def test_a_job_and_a_translation_in_a_bucket(tmp_path: Path, s3: dict[str, str]) -> None:
     recipe = small_recipe(tmp_path, storage=f"{BUCKET}/storage", cluster={"workers": 1})
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
-    trained = run_command(["-m", "jobs.cli", "train", "recipe.yaml", "--json"], tmp_path, s3)
+    trained = run_command(
+        ["-m", "heliograph.jobs.cli", "train", "recipe.yaml", "--json"], tmp_path, s3
+    )
     assert trained.exit_code == 0, trained.stderr
     result = json.loads(trained.stdout.splitlines()[-1])
     assert result["checkpoint"].startswith(f"{BUCKET}/storage/jobs/")
-    listed = run_command(["-m", "jobs.cli", "storage", f"{BUCKET}/storage"], tmp_path, s3)
+    listed = run_command(
+        ["-m", "heliograph.jobs.cli", "storage", f"{BUCKET}/storage"], tmp_path, s3
+    )
     assert "corpora/" in listed.stdout, listed.stderr
 
     rows = [json.loads(line) for line in (tmp_path / "validation.jsonl").read_text().splitlines()]
@@ -29,7 +33,7 @@ def test_a_job_and_a_translation_in_a_bucket(tmp_path: Path, s3: dict[str, str])
     (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(text)}\n" for text in texts))
     words = ["translate", result["model"]["uri"], "--input", "in.jsonl"]
     words += ["--output", f"{BUCKET}/translations"]
-    translated = run_command(["-m", "jobs.cli", *words], tmp_path, s3)
+    translated = run_command(["-m", "heliograph.jobs.cli", *words], tmp_path, s3)
     assert translated.exit_code == 0, translated.stderr
     filesystem, path = FileSystem.from_uri(f"{BUCKET}/translations")
     table = pq.read_table(path, filesystem=filesystem)

@@ -25,17 +25,17 @@ import requests
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from typer.testing import CliRunner
 
-from jobs.command import application
-from jobs.logs import logs
-from jobs.status import status
-from jobs.stop import stop
-from jobs.submit import check_request, exit_code, submit
-from pipeline import parcel
-from pipeline.errors import RequestError
-from pipeline.job_server import JobServer, Log, connect, follow
-from pipeline.job_server import submit as submit_to
-from pipeline.parcel import SETTINGS, Parcel, pack
-from pipeline.sealed import ray_token
+from heliograph.jobs.command import application
+from heliograph.jobs.logs import logs
+from heliograph.jobs.status import status
+from heliograph.jobs.stop import stop
+from heliograph.jobs.submit import check_request, exit_code, submit
+from heliograph.pipeline.cluster import parcel
+from heliograph.pipeline.cluster.job_server import JobServer, Log, connect, follow
+from heliograph.pipeline.cluster.job_server import submit as submit_to
+from heliograph.pipeline.cluster.parcel import SETTINGS, Parcel, pack
+from heliograph.pipeline.cluster.sealed import ray_token
+from heliograph.pipeline.request.errors import RequestError
 from tests.jobs.conftest import ROOT
 from tests.waiting import DEADLINE, wait_until
 
@@ -44,7 +44,7 @@ SECRET = "planted-3c1f9a"
 JOB = """\
 import hashlib, os, time
 import ray
-from jobs.command import Answer, command, run_alone
+from heliograph.jobs.command import Answer, command, run_alone
 
 def digest():
     return hashlib.sha256(os.environ.get("MLFLOW_TRACKING_PASSWORD", "").encode()).hexdigest()
@@ -246,8 +246,8 @@ def start_submit(folder: Path, terminal: int) -> tuple[subprocess.Popen[bytes], 
 
 
 WITH_SETTINGS = """
-from jobs.cli import main
-from pipeline import parcel
+from heliograph.jobs.cli import main
+from heliograph.pipeline.cluster import parcel
 parcel.SETTINGS = (*parcel.SETTINGS, "PATH", "PYTHONPATH")
 main()
 """

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipeline.events import log_event
-from pipeline.metric_log import MetricLog
-from pipeline.recipe_file import load_recipe
-from pipeline.sync import Delivered, deliver_job
-from pipeline.tracking_server import patiently
+from heliograph.pipeline.request.recipe_file import load_recipe
+from heliograph.pipeline.tracking.events import log_event
+from heliograph.pipeline.tracking.metric_log import MetricLog
+from heliograph.pipeline.tracking.server import patiently
+from heliograph.pipeline.tracking.sync import Delivered, deliver_job
 from tests.jobs.conftest import MINIMAL_RECIPE, Finished, run_command
 from tests.tracking_server import Door, MlflowServer
 from tests.waiting import DEADLINE
@@ -29,7 +29,7 @@ def job_folder(folder: Path) -> Path:
 
 def sync(folder: Path, uri: str, *words: str) -> Finished:
     tracked = {"MLFLOW_TRACKING_URI": uri}
-    return run_command(["-m", "jobs.sync", "recipe.yaml", *words], folder, tracked)
+    return run_command(["-m", "heliograph.jobs.sync", "recipe.yaml", *words], folder, tracked)
 
 
 def leave_metrics(door: Door, job: Path, run_id: str) -> None:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.translate import describe_done, waiting_lines
-from pipeline.decoding import Bulk, Sampling
-from pipeline.errors import RequestError
-from pipeline.recipe import Evaluate, PairOfFiles, Stream
-from pipeline.recipe_file import parse_bulk, parse_decoding, parse_location
+from heliograph.jobs.translate import describe_done, waiting_lines
+from heliograph.pipeline.request.decoding import Bulk, Sampling
+from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.recipe import Evaluate, PairOfFiles, Stream
+from heliograph.pipeline.request.recipe_file import parse_bulk, parse_decoding, parse_location
 
 
 @pytest.fixture

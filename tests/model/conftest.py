@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from model import Transformer, TransformerConfig
+from heliograph.model import Transformer, TransformerConfig
 
 MakeModel = Callable[..., Transformer]
 

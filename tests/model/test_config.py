@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from model import TransformerConfig
+from heliograph.model import TransformerConfig
 
 
 def test_survives_json() -> None:

@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.functional import add_dropped, attend, attention_weights, dropped, likeliest, linear
+from heliograph.model.functional import (
+    add_dropped,
+    attend,
+    attention_weights,
+    dropped,
+    likeliest,
+    linear,
+)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

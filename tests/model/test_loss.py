@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import SmoothedLoss, Transformer
-from model.loss import smoothed_cross_entropy
+from heliograph.model import SmoothedLoss, Transformer
+from heliograph.model.loss import smoothed_cross_entropy
 
 MakeModel = Callable[..., Transformer]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from model import Constraints, Transformer, TransformerConfig, greedy_search, sample
-from model.sampling import draw
+from heliograph.model import Constraints, Transformer, TransformerConfig, greedy_search, sample
+from heliograph.model.sampling import draw
 
 MakeModel = Callable[..., Transformer]
 SOURCES = torch.tensor([[5, 9, 17, 2], [21, 3, 2, 0], [4, 2, 0, 0], [5, 9, 17, 2]])

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import inverse_square_root
+from heliograph.model import inverse_square_root
 
 steps = st.integers(1, 1_000_000)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from model import (
+from heliograph.model import (
     Constraints,
     Hypothesis,
     Transformer,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model import Constraints, SmoothedLoss, Transformer, greedy_search
-from model.transformer import sinusoid
+from heliograph.model import Constraints, SmoothedLoss, Transformer, greedy_search
+from heliograph.model.transformer import sinusoid
 
 MakeModel = Callable[..., Transformer]
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}

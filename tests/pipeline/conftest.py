@@ -12,9 +12,9 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from torch.nn.utils.rnn import pad_sequence
 
-from model import SmoothedLoss, Transformer, TransformerConfig
-from pipeline.model_folder import save_model
-from pipeline.tokenizer import Tokenizer
+from heliograph.model import SmoothedLoss, Transformer, TransformerConfig
+from heliograph.pipeline.checkpoints.model_folder import save_model
+from heliograph.pipeline.steps.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from tests.pipeline.model_store import Store

@@ -185,9 +185,9 @@ def _entry(files: dict[str, bytes], path: str) -> list[dict[str, Any]]:
 
 ON_THE_HUB = """
 import json, sys
-from pipeline.errors import RequestError
-from pipeline.recipe import Data
-from pipeline.source import check_source, find_source
+from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.recipe import Data
+from heliograph.pipeline.sources.source import check_source, find_source
 for request in json.loads(sys.argv[1]):
     name, split, values = request
     data = Data(**{"train": name, "validation": "-", "source": "en", "target": "de"} | values)

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.model_folder import read_settings
-from pipeline.serve_answers import Queue
-from pipeline.serve_app import build_application
-from pipeline.serve_http import bind, run_server
-from pipeline.serve_limits import Limits
-from pipeline.serve_metrics import Metrics
-from pipeline.serve_replica import Done, Gathering, Work, translate_together
-from pipeline.serve_versions import Fleet, Rotation, Version
-from pipeline.translate import Translator
+from heliograph.pipeline.checkpoints.model_folder import read_settings
+from heliograph.pipeline.serving.answers import Queue
+from heliograph.pipeline.serving.app import build_application
+from heliograph.pipeline.serving.http import bind, run_server
+from heliograph.pipeline.serving.limits import Limits
+from heliograph.pipeline.serving.metrics import Metrics
+from heliograph.pipeline.serving.replica import Done, Gathering, Work, translate_together
+from heliograph.pipeline.serving.versions import Fleet, Rotation, Version
+from heliograph.pipeline.translation.translate import Translator
 from tests.waiting import DEADLINE, wait_until
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from pipeline.evaluate import evaluate, write_evaluation_set
-from pipeline.ledger import Record, find_ledger
-from pipeline.promotion import history
-from pipeline.recipe import Evaluate
-from pipeline.registry import register
-from pipeline.tracking_server import PatientClient
-from pipeline.translate import Translator
+from heliograph.pipeline.promotion.ledger import Record, find_ledger
+from heliograph.pipeline.promotion.promote import history
+from heliograph.pipeline.registry.registry import register
+from heliograph.pipeline.request.recipe import Evaluate
+from heliograph.pipeline.scoring.evaluate import evaluate, write_evaluation_set
+from heliograph.pipeline.tracking.server import PatientClient
+from heliograph.pipeline.translation.translate import Translator
 from tests.pipeline.conftest import PAIRS
 
 RECIPE = """

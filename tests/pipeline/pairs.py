@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.recipe import Data, Location
-from pipeline.source import check_source, find_source
+from heliograph.pipeline.request.recipe import Data, Location
+from heliograph.pipeline.sources.source import check_source, find_source
 
 PAIRS = [("a dog", "ein Hund"), ('it says "hi", 5 times', "es sagt, „hallo“"), ("1984", "NULL")]
 Row = tuple[str | None, str | None, str | None]

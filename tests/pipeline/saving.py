@@ -12,9 +12,9 @@ import torch
 from fsspec.implementations.local import LocalFileSystem
 from safetensors.torch import load_file, save_file
 
-from pipeline.background import BackgroundSaver
-from pipeline.checkpoint_store import CheckpointStore
-from pipeline.training_state import TrainingState, Validation
+from heliograph.pipeline.checkpoints.background import BackgroundSaver
+from heliograph.pipeline.checkpoints.checkpoint_store import CheckpointStore
+from heliograph.pipeline.checkpoints.training_state import TrainingState, Validation
 
 NUMBERS = 12_500
 """In a checkpoint: 100 kB."""

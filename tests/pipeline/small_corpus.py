@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.corpus import Corpus
-from pipeline.mixture import Mixture
+from heliograph.pipeline.corpus.corpus import Corpus
+from heliograph.pipeline.corpus.mixture import Mixture
 
 
 def write_mixture(folder: Path, pairs: Sequence[tuple[str, str]], piece_rows: int) -> Mixture:

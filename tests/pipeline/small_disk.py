@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.background import BackgroundSaver
-from pipeline.checkpoint_store import CheckpointStore, StorageFull
-from pipeline.errors import RequestError
+from heliograph.pipeline.checkpoints.background import BackgroundSaver
+from heliograph.pipeline.checkpoints.checkpoint_store import CheckpointStore, StorageFull
+from heliograph.pipeline.request.errors import RequestError
 from tests.pipeline.saving import writer
 from tests.waiting import DEADLINE
 

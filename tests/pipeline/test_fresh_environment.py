@@ -9,8 +9,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipeline.evaluate import score
-from pipeline.promotion import promote
+from heliograph.pipeline.promotion.promote import promote
+from heliograph.pipeline.scoring.evaluate import score
 from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.pipeline.model_store import Store
 

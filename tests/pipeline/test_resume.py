@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import ray.train
 
-from pipeline.plan import TrainingPlan
+from heliograph.pipeline.training.plan import TrainingPlan
 from tests.recorded_job import folder_of, pairs_of, records
 from tests.small_plan import PAIRS, STEPS, Undisturbed, assert_same, job, losses, train_recorded
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.recipe import Evaluate
-from pipeline.translate import Translator
+from heliograph.pipeline.request.recipe import Evaluate
+from heliograph.pipeline.translation.translate import Translator
 from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.ray_nodes import RayNodes
 
@@ -71,7 +71,7 @@ def test_whatever_is_killed_only_the_parts_under_way_are_done_again(
 
 def start_driver(model: Path, folder: Path, nodes: RayNodes) -> subprocess.Popen[bytes]:
     """`heliograph translate` in a process of its own."""
-    command = [sys.executable, "-m", "jobs.translate", str(model), "beam=3"]
+    command = [sys.executable, "-m", "heliograph.jobs.translate", str(model), "beam=3"]
     command += ["--input", str(folder / "rows.parquet"), "--output", str(folder / "out")]
     command += ["--source", "en", "--part-rows", str(PART_ROWS)]
     with (folder / "log").open("w") as log:

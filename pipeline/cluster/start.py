@@ -1,0 +1,140 @@
+"""The Ray cluster: starting or joining one, and how large it is."""
+
+import os
+import signal
+import socket
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+import ray
+import yaml
+
+from heliograph.pipeline.request.errors import RequestError, one_line
+from heliograph.pipeline.request.placement import Nodes, ray_address
+
+GROWS_TO = "HELIOGRAPH_CLUSTER"
+"""The variable that names, on every node of a cluster that grows by itself, the file that says how
+far: cluster.yaml. Ray's autoscaler knows it, and tells nobody."""
+SECONDS_TO_CONNECT = 10.0
+"""To a cluster's head, which does nothing else first."""
+
+
+def start_ray(lasting_retries: bool = False) -> None:
+    """Connect to the cluster that RAY_ADDRESS names, or start Ray on this machine, quietly.
+
+    Args:
+        lasting_retries: an actor of a lost node is "unavailable" until the loss is known, which may
+            take half a minute; Ray's own pauses, of 0.1 s at first, use up a call's five retries in
+            three seconds. Not for training, which has no such bound and would only wait longer.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A failed worker is noticed by asking; at Ray's two seconds a restart takes ten more.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    if lasting_retries:
+        os.environ.setdefault("RAY_task_actor_unavailable_retry_delay_base_ms", "2000")
+        os.environ.setdefault("RAY_task_actor_unavailable_retry_max_delay_ms", "30000")
+    address = ray_address() or "local"
+    _check_answers(address)
+    started: Future[None] = Future()
+    terminate = signal.getsignal(signal.SIGTERM)
+
+    def start() -> None:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            started.set_result(None)
+        except BaseException as error:  # to be raised where it is waited for
+            started.set_exception(error)
+        threading.Event().wait()  # for ever: what Ray has started ends with this thread
+
+    # Not in the main thread, where an interrupt could end it halfway.
+    threading.Thread(target=start, name="ray", daemon=True).start()
+    try:
+        started.result()
+    except KeyboardInterrupt:
+        if address == "local":  # which, half started, would leave processes behind for a minute
+            started.result()
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)  # Ray has put a handler there that aborts
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries for a minute, and ends the process where nobody is.
+
+    Raises:
+        RequestError: nobody listens there.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():  # local, auto, or what Ray has words for itself
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_CONNECT).close()
+    except OSError as error:
+        raise RequestError(
+            f"RAY_ADDRESS {address!r}: nobody answers there ({one_line(error)}); start Ray on the "
+            "head, correct the address, or unset it to run on this machine"
+        ) from error
+
+
+def capacity() -> list[Nodes]:
+    """The nodes that the cluster has or, where it grows by itself, can have.
+
+    Raises:
+        RequestError: the file that says how far it grows cannot be read.
+    """
+    if path := os.environ.get(GROWS_TO):
+        return _nodes_to_come(path)
+    here = ray_address() is None
+    return [
+        Nodes(
+            1,
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("GPU", 0.0),
+            None if here else node["Labels"],
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _nodes_to_come(path: str) -> list[Nodes]:
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        kinds, head = config["available_node_types"], config["head_node_type"]
+        return [
+            Nodes(
+                1 if name == head else kind["max_workers"],
+                kind["resources"].get("CPU", 0),
+                kind["resources"].get("GPU", 0),
+                kind.get("labels", {}),
+            )
+            for name, kind in kinds.items()
+        ]
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"{GROWS_TO}: {path!r} does not say which nodes the cluster can have "
+            f"({one_line(error)}); valid: a file like cluster.yaml"
+        ) from error
+
+
+def has_room_beside(workers: Sequence[str], cpus_per_worker: float) -> bool:
+    """Whether a task that asks for a whole CPU finds one beside the workers; where the cluster
+    grows by itself, it will.
+
+    Args:
+        workers: for each the id of its node.
+    """
+    if GROWS_TO in os.environ:
+        return True
+    on_node = Counter(workers)
+    return any(
+        node["Resources"].get("CPU", 0.0) - on_node[node["NodeID"]] * cpus_per_worker >= 1
+        for node in ray.nodes()
+        if node["Alive"]
+    )

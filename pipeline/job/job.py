@@ -1,0 +1,220 @@
+"""The whole way: from a recipe to a registered model, as one job that can be started again."""
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from heliograph.pipeline.checkpoints.checkpoint_store import CheckpointStore
+from heliograph.pipeline.checkpoints.training_state import TrainingState
+from heliograph.pipeline.cluster.start import capacity, start_ray
+from heliograph.pipeline.corpus.corpus import Corpus
+from heliograph.pipeline.corpus.known_sources import check_data
+from heliograph.pipeline.job.data import check_contents, check_sources, has_begun
+from heliograph.pipeline.job.finish import best_weights, finish
+from heliograph.pipeline.promotion.promote import promote
+from heliograph.pipeline.registry.versions import is_registered
+from heliograph.pipeline.request.errors import JobStopped, one_line
+from heliograph.pipeline.request.model_uri import tracking_uri
+from heliograph.pipeline.request.placement import check_here, idle_workers, place
+from heliograph.pipeline.request.recipe import Recipe
+from heliograph.pipeline.runs import track
+from heliograph.pipeline.runs.progress import ProgressLine, open_board
+from heliograph.pipeline.scoring.evaluate import (
+    SENTENCES_LOOKED_AT,
+    check_references,
+    check_tokenizer,
+)
+from heliograph.pipeline.steps.prepare import Prepared, prepare
+from heliograph.pipeline.steps.tokenizer import Tokenizer
+from heliograph.pipeline.storage.filesystems import absolute
+from heliograph.pipeline.tracking.event_log import EventLog
+from heliograph.pipeline.tracking.server import Client, connect, open_store, patiently, say
+from heliograph.pipeline.tracking.sync import Delivered, deliver_job
+from heliograph.pipeline.training.plan import TrainingPlan
+from heliograph.pipeline.workers.node_watch import NodeWatch
+from heliograph.pipeline.workers.train import train
+
+RESULT_TAG = "heliograph.result"
+
+
+def run_training_job(
+    recipe: Recipe, *, new: bool = False, run_id: str | None = None
+) -> dict[str, Any]:
+    """Train, evaluate and register; or go on where an earlier start of the same job stopped.
+
+    Args:
+        new: begin from the beginning in a new run, whatever was done before.
+        run_id: go on with this run of the job, not with its newest.
+
+    Returns:
+        The result as `heliograph train --json` prints it.
+
+    Raises:
+        RequestError: the recipe cannot be run on this data, cluster or tracking server.
+        JobStopped: training cannot go on.
+        KeyboardInterrupt: it was stopped; started again, it goes on.
+    """
+    check_data(recipe.data, absolute(recipe.storage))
+    check_here(recipe.cluster)
+    check_tokenizer(recipe.evaluate)
+    client = open_store(tracking_uri())
+    recipe, experiment = track.with_experiment(recipe)
+    job, run_id = track.find_job(client, experiment, recipe.job_id, new=new, run_id=run_id)
+    jobs = f"{absolute(recipe.storage)}/jobs"
+    while new and has_begun(f"{jobs}/{job}"):  # as another tracking store knows it
+        job = track.next_job(job)
+    folder = f"{jobs}/{job}"
+    untouched = check_sources(folder, recipe, job)
+    finished = _finished_result(client, run_id) if run_id is not None else None
+    if finished and untouched:
+        return finished
+    CheckpointStore(f"{folder}/checkpoints").check_writable()
+    start_ray()
+    placement = place(recipe.cluster, capacity())
+    if (idle := idle_workers(recipe.batches, placement.workers)) is not None:
+        say(idle)
+
+    prepared = prepare(recipe, tokenize=False)
+    check_contents(folder, recipe, prepared, job)
+    if finished:
+        return finished
+    references = prepared.validation.head(SENTENCES_LOOKED_AT)
+    for told in (*prepared.told, *check_references(references, recipe.evaluate)):
+        say(told)
+    with _tracked(client, experiment, recipe, prepared, job) as run_id:
+        plan = plan_of(recipe, prepared, client, folder, run_id)
+        board = open_board()
+        with _eventful(plan), NodeWatch(plan), ProgressLine(board):
+            state = train(plan, placement, recipe.cluster, board)
+        return _end(client, recipe, plan, state, prepared.validation, placement.use_gpu)
+
+
+def _end(
+    client: Client,
+    recipe: Recipe,
+    plan: TrainingPlan,
+    state: TrainingState,
+    validation: Corpus,
+    use_gpu: bool,
+) -> dict[str, Any]:
+    """Training is finished: score, register and, if that is asked for, promote."""
+    afterwards = (
+        f"training is finished, and metrics wait in {plan.spools}: give the same command again "
+        "when the server is there, or `heliograph sync` for the metrics alone"
+    )
+    best = best_weights(plan, state)
+    delivered = Delivered()
+    patiently(lambda: deliver_job(plan.tracking_uri, plan.folder, delivered), say, afterwards)
+    for refused in delivered.refused:
+        say(f"metrics that the tracking server does not take stay in {plan.spools}: {refused}")
+    patiently(lambda: client.get_run(plan.run_id), say, afterwards)
+    say(f"scoring step {best.step} by beam search and registering it")
+    task = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0)(finish)
+    result: dict[str, Any] = ray.get(task.remote(recipe, plan, state, best, validation))
+    if recipe.registry.promote:
+        decision = promote(recipe.model_name, result["model"]["version"], recipe.registry.gate)
+        say(decision.reason)
+    patiently(lambda: client.set_tag(plan.run_id, RESULT_TAG, json.dumps(result)), say, afterwards)
+    return result
+
+
+def ui_command(result: dict[str, Any]) -> str:
+    """What to type to look at a result's run."""
+    uri = tracking_uri()
+    experiment = connect(uri).get_experiment_by_name(result["experiment"])
+    page = f"#/experiments/{experiment.experiment_id}/runs/{result['run_id']}"
+    if uri.startswith("sqlite:"):
+        return f"mlflow ui --backend-store-uri {shlex.quote(uri)}   (then http://127.0.0.1:5000/{page})"
+    return f"{uri.rstrip('/')}/{page}"
+
+
+def plan_of(
+    recipe: Recipe, prepared: Prepared, client: Client, folder: str, run_id: str
+) -> TrainingPlan:
+    """What the workers of this job are to do, in this folder, for this run."""
+    training = prepared.training
+    folders = [corpus.folder for corpus in training.corpora]
+    return TrainingPlan(
+        folder=folder,
+        corpora=tuple(zip(folders, training.weights, strict=True)),
+        validation_corpus=prepared.validation.folder,
+        tokenizer=prepared.tokenizer,
+        seed=recipe.seed,
+        model=recipe.model,
+        batches=recipe.batches,
+        augment=recipe.augment,
+        train=recipe.train,
+        validation=recipe.validation,
+        bleu_tokenizer=recipe.evaluate.tokenize,
+        log_every_steps=recipe.track.every_steps,
+        threads=recipe.cluster.threads_per_worker,
+        recipe_yaml=recipe.to_yaml(),
+        tracking_uri=client.tracking_uri,
+        run_id=run_id,
+        run_started=track.run_started(client, run_id),
+    )
+
+
+@contextmanager
+def _tracked(
+    client: Client, experiment: str, recipe: Recipe, prepared: Prepared, job: str
+) -> Iterator[str]:
+    """The job's one run, opened or continued, and marked by how the block ends."""
+    run_id = track.open_run(client, experiment, job, recipe.name, recipe.model_dump(mode="json"))
+    status = "FAILED"
+    try:
+        client.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
+        tokenizer = Tokenizer.load(prepared.tokenizer)
+        client.log_text(run_id, tokenizer.to_json(), "tokenizer.json")
+        corpora = prepared.texts.corpora
+        for number, corpus in enumerate(corpora):
+            context = "train" if len(corpora) == 1 else f"train.{number}"
+            track.log_corpus(client, run_id, corpus, context)
+        track.log_corpus(client, run_id, prepared.validation, "validation")
+        yield run_id
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        try:
+            client.set_terminated(run_id, status)
+        except Exception as error:  # what ended the block matters more
+            say(f"the run could not be marked {status}: {one_line(error)}")
+
+
+@contextmanager
+def _eventful(plan: TrainingPlan) -> Iterator[None]:
+    """Notes in the run that the job was started again, interrupted, or had to stop."""
+    log, found = EventLog(plan.tracking_uri, plan.run_id, plan.events), plan.checkpoints.newest()
+    if found.step is not None:
+        say(f"goes on from the checkpoint of step {found.step}")
+        log.log("restart", found.step, f"started again; goes on from step {found.step}")
+    try:
+        yield
+    except (KeyboardInterrupt, JobStopped) as error:
+        step = plan.checkpoints.newest().step or 0
+        kind = "stop" if isinstance(error, JobStopped) else "interruption"
+        what = str(error) or "interrupted by the user"
+        log.log(kind, step, f"{what}; the last checkpoint is of step {step}")
+        raise
+    finally:
+        log.close(timeout=2.0)
+
+
+def _finished_result(client: Client, run_id: str) -> dict[str, Any] | None:
+    """What the job came to, if it ended well before and its version is still there."""
+    tags = client.get_run(run_id).data.tags
+    if RESULT_TAG not in tags:
+        return None
+    result: dict[str, Any] = json.loads(tags[RESULT_TAG])
+    model = result["model"]
+    if not is_registered(client, model["name"], model["version"]):
+        say(f"{model['uri']} is no longer registered; registering it again")
+        return None
+    say(f"job {tags[track.JOB_TAG]} is finished already; train --new begins another")
+    return result

@@ -1,0 +1,55 @@
+"""What somebody who asks for translations may ask for, of sentences and of whole data sets."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from heliograph.pipeline.request.recipe import Search, Section
+
+
+class Sampling(Section):
+    """A translation drawn at random instead of searched for."""
+
+    temperature: float = Field(1.0, gt=0)
+    """Below 1: likelier tokens more often than the model says."""
+    top_k: int = Field(0, ge=0)
+    """Only the likeliest this many tokens are drawn. 0: all."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Only the likeliest tokens that together have this probability are drawn."""
+    seed: int = Field(1, ge=0)
+    """The same seed, sentence and settings draw the same translation, whatever is in the batch."""
+
+
+class Decoding(Search):
+    """What somebody who asks for translations may ask for besides."""
+
+    n_best: int = Field(1, ge=1)
+    """Translations of each sentence, the best first; at most `beam`, unless they are sampled."""
+    sampling: Sampling | None = None
+    """None: beam search."""
+
+    @classmethod
+    def like(cls, settings: Search, **wanted: Any) -> "Decoding":
+        """As `settings` have it, but for what is wanted."""
+        return cls(**settings.model_dump(include=set(cls.model_fields)) | wanted)
+
+    @model_validator(mode="after")
+    def _beam_holds_them(self) -> "Decoding":
+        if self.sampling is None and self.n_best > self.beam:
+            raise ValueError(f"n_best {self.n_best} must be at most beam={self.beam}")
+        return self
+
+
+class Bulk(Section):
+    """How a whole data set is translated, besides the decoding."""
+
+    max_characters: int = Field(2000, ge=1)
+    """A longer source is not translated and says so: training never saw one, and attention's memory
+    grows with the square of its length."""
+    part_rows: int | None = Field(None, ge=1, le=10_000_000)
+    """Rows of an output file, which one worker translates and which is done again if that worker
+    dies. None: a 64th of all rows, but at least 256 and at most 32,768."""
+    prefix: str = ""
+    """In front of the names of the new columns, where the data set has such columns already."""
+    scores: bool = False
+    """With a column `score`: log-probability in nats / tokens ** length penalty."""

@@ -1,0 +1,329 @@
+"""One training worker: what a rank does at each step.
+
+All ranks carry the same `TrainingState` and take every decision from it (validate, checkpoint, stop
+early), so none can take a step that another does not. Rank 0 alone writes: metrics, checkpoints,
+progress.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train.torch import get_device
+from ray.train.v2._internal.execution.context import get_train_context
+
+from heliograph.model import Transformer, inverse_square_root
+from heliograph.pipeline.checkpoints.background import BackgroundSaver
+from heliograph.pipeline.checkpoints.checkpoint import Snapshot, average, load_optimizer
+from heliograph.pipeline.checkpoints.model_folder import load_model, load_weights
+from heliograph.pipeline.checkpoints.training_state import Meter, Validation
+from heliograph.pipeline.corpus.corpus import Corpus
+from heliograph.pipeline.request.errors import JobStopped
+from heliograph.pipeline.runs.progress import Progress
+from heliograph.pipeline.steps.batches import Step, iterate_steps
+from heliograph.pipeline.steps.tokenizer import Tokenizer
+from heliograph.pipeline.storage.fence import Fence
+from heliograph.pipeline.tracking.events import log_event
+from heliograph.pipeline.tracking.metric_log import MetricLog
+from heliograph.pipeline.training.averaging import mark_averaged, steps_to_average
+from heliograph.pipeline.training.plan import TrainingPlan
+from heliograph.pipeline.training.step import (
+    autocast_for,
+    data_parallel,
+    empty_micro_batch,
+    is_out_of_memory,
+    make_optimizer,
+    model_config,
+    over_all_ranks,
+    seed_of,
+    training_step,
+)
+from heliograph.pipeline.training.stopwatch import Stopwatch
+from heliograph.pipeline.training.telemetry import Telemetry
+from heliograph.pipeline.training.validate import measure
+
+SECONDS_BETWEEN_ASKING = 0.2
+"""Between two questions to the driver, whether the user wants to stop."""
+
+
+class Worker:
+    """One rank: model and optimizer, this rank's share of the data, the state of the job."""
+
+    def __init__(self, plan: TrainingPlan, board: Any) -> None:
+        context = ray.train.get_context()
+        self.plan, self.board = plan, board
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.local_rank = context.get_local_rank()
+        self.device = get_device()
+        if self.device.type == "cpu":
+            cores = os.cpu_count() or 1
+            torch.set_num_threads(plan.threads or max(1, cores // context.get_local_world_size()))
+        self.tokenizer = Tokenizer.load(plan.tokenizer)
+        self.validation_pairs = Corpus.load(plan.validation_corpus).head(None)
+        self.meter = Meter()
+        self.stopping = False
+        self._asked, self._answer = 0.0, board.stop_wanted.remote()
+        self._restore()
+        self._reported = self.state.step
+        self.stopwatch = Stopwatch(self.device)
+        self.telemetry = Telemetry(Path(plan.folder).name, self.rank, self.stopwatch)
+        self.module = data_parallel(self.model, plan.train.label_smoothing, self.stopwatch)
+        self.log = self.saver = None
+        if self.rank == 0:
+            self.log = MetricLog(plan.tracking_uri, plan.run_id, f"{plan.spools}/training")
+            self.snapshot = Snapshot(self.model, self.optimizer, self.tokenizer, plan.recipe_yaml)
+            kept = plan.train.keep_checkpoints, plan.train.keep_best
+            check = Fence(plan.folder, plan.start).check
+            self.saver = BackgroundSaver(
+                plan.checkpoints, *kept, self._damaged, check, plan.is_scheduled
+            )
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        try:
+            self.telemetry.export()
+            if self.saver is not None:
+                self.saver.__exit__(kind, *error)
+        finally:
+            if self.log is not None:
+                self.log.close(timeout=2.0)  # the driver delivers what does not arrive by then
+                if self.stopping and kind is None:
+                    ray.get(self.board.enter.remote("stopped"))
+
+    def _restore(self) -> None:
+        """Model, optimizer and state from the newest checkpoint, or fresh from the seed."""
+        with self.plan.checkpoints.open_newest() as found:
+            self.state, self._damaged = found.state, list(found.damaged)
+            if found.folder is None:
+                torch.manual_seed(self.plan.seed)
+                config = model_config(self.plan.model, self.tokenizer.vocabulary_size)
+                self.model = Transformer(config)
+            else:
+                self.model, _ = load_model(found.folder)
+            self.model.to(self.device).train()
+            self.optimizer = make_optimizer(self.model, self.plan.train)
+            if found.folder is not None:
+                load_optimizer(found.folder, self.model, self.optimizer)
+        if self.rank == 0:
+            for warning in found.warnings():
+                self.board.say.remote(warning)
+                log_event(self.plan.events, self.plan.run_id, "damaged", self.state.step, warning)
+
+    def stop_wanted(self) -> bool:
+        """Whether the user wants to stop, as far as is known; rank 0 speaks for all."""
+        if self.rank != 0 or time.monotonic() < self._asked + SECONDS_BETWEEN_ASKING:
+            return False
+        if not ray.wait([self._answer], timeout=0)[0]:
+            return False
+        wanted = bool(ray.get(self._answer))
+        self._asked, self._answer = time.monotonic(), self.board.stop_wanted.remote()
+        return wanted
+
+    def agree_to_stop(self) -> None:
+        """Let the driver know that its wish is followed, and by `__exit__` that all is saved."""
+        self.stopping = True
+        self.board.enter.remote("stopping")
+
+    def is_announced_to_go(self) -> bool:
+        """Whether the node of any worker will go away soon. `ray.train.get_preemption_info` says it
+        too, but waits for all workers."""
+        return get_train_context().preemption_context.preemption_info is not None
+
+    def steps(self) -> Iterator[Step]:
+        """This rank's share of the steps that remain."""
+        shard = ray.train.get_dataset_shard("steps")
+        steps = iterate_steps(shard, self.rank, self.world_size, self.state.position)
+        for count, step in enumerate(steps):
+            if self.rank == 0 and count == 0:
+                self.board.enter.remote("training")
+            yield step
+
+    def due(self, *intervals: int) -> bool:
+        """Whether this step is a multiple of one of the intervals, or the last one."""
+        finished = self.plan.is_finished(self.state)
+        return finished or any(self.state.step % interval == 0 for interval in intervals)
+
+    def take(self, step: Step, wait: float) -> None:
+        """One optimizer step, with its own random numbers so that a resume repeats them."""
+        started = time.perf_counter()
+        number, plan = self.state.step + 1, self.plan.train
+        torch.manual_seed(seed_of(self.plan.seed, number, self.rank))
+        self.rate = inverse_square_root(
+            number, self.plan.model.width, plan.warmup_steps, plan.learning_rate
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        batches = step.micro_batches or [empty_micro_batch(self.model.config)]
+        loss, self.norm = self._within_memory(
+            partial(
+                training_step,
+                self.module,
+                self.optimizer,
+                [batch.to(self.device) for batch in batches],
+                step.target_tokens,
+                plan.clip_norm,
+                self.stopwatch,
+                autocast_for(plan.precision, self.device),
+            ),
+            step,
+        )
+        self._count(step, loss)
+        self.meter.wait += wait
+        self.meter.seconds += wait + time.perf_counter() - started
+        self.epochs_done = step.epochs_done
+        self.stopwatch.add("data", wait)
+        self.telemetry.took_step(step.own_target_tokens)
+        if self.due(self.plan.log_every_steps):
+            self.report()
+
+    def _count(self, step: Step, loss: torch.Tensor) -> None:
+        """What the step adds to state and meter.
+
+        Raises:
+            JobStopped: too many steps in a row changed nothing. On all ranks alike.
+        """
+        skipped = 0 if math.isfinite(self.norm) else self.state.skipped_in_a_row + 1
+        self.state = replace(
+            self.state,
+            step=self.state.step + 1,
+            position=step.next_position,
+            skipped_in_a_row=skipped,
+        )
+        self.meter.add_batches(step.micro_batches, self.model.config.pad_id)
+        self.meter.too_many_tokens += step.too_many_tokens
+        if not skipped:
+            self.meter.loss += loss
+            self.meter.target_tokens += step.target_tokens
+            return
+        self.meter.skipped += 1
+        if skipped > self.plan.train.max_skipped_steps:
+            raise JobStopped(
+                f"the gradient of step {self.state.step} is {self.norm}, and {skipped} steps in a "
+                f"row changed nothing; this one is {step.position} with {step.described()}. Lower "
+                "train.learning_rate, raise train.warmup_steps, or look at these pairs"
+            )
+
+    def _within_memory(
+        self, take: Callable[[], tuple[torch.Tensor, float]], step: Step
+    ) -> tuple[torch.Tensor, float]:
+        """Raises JobStopped when there is not enough memory for the step."""
+        try:
+            return take()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise JobStopped(
+                f"step {self.state.step + 1} needs more memory than {self.device} of rank "
+                f"{self.rank} has: {step.described()}. Lower batches.tokens_per_micro_batch from "
+                f"{self.plan.batches.tokens_per_micro_batch}, or the model's sizes"
+            ) from error
+
+    def report(self) -> None:
+        """Sum up the steps since the last report, over all ranks; log them. Called by every rank
+        after the same step, also by one that had no micro-batch since the last report."""
+        meter, self.meter = over_all_ranks(self.meter, self.device), Meter()
+        self._reported = self.state.step
+        self.state = replace(self.state, total=self.state.total.plus(meter))
+        if self.log is None:
+            return
+        values = {
+            "train/learning_rate": self.rate,
+            "train/padding": meter.padding / meter.positions,
+            "train/data_wait": meter.wait,
+            "train/dropped_pairs": self.state.total.too_many_tokens,
+            "train/skipped_steps": self.state.total.skipped,
+        }
+        if meter.target_tokens:  # else all steps were skipped
+            loss = float(meter.loss) / meter.target_tokens
+            speed = meter.target_tokens / meter.seconds
+            values |= {
+                "train/loss": loss,
+                "train/perplexity": math.exp(min(loss, 100.0)),
+                "train/target_tokens_per_second": speed,
+            }
+            bleu = self.state.latest.bleu if self.state.latest else None
+            done = self.plan.share_done(self.state, self.epochs_done)
+            self.board.post.remote(Progress(self.state.step, done, loss, bleu, speed))
+            self.telemetry.set({"step": self.state.step, "loss": loss, "bleu": bleu})
+        if math.isfinite(self.norm):
+            values["train/gradient_norm"] = self.norm
+        self.log.log(self.state.step, values)
+
+    def validate(self) -> None:
+        """Loss and BLEU on the validation set, each rank computing a share; all ranks know both."""
+        self.stopwatch.start("validation")
+        measured = self._measure()
+        self.stopwatch.stop()
+        self.state = self.state.with_validation(measured)
+        if self.log is not None:
+            values = {"valid/loss": measured.loss, "valid/bleu": measured.bleu}
+            values |= {"valid/perplexity": math.exp(min(measured.loss, 100.0))}
+            values |= {"valid/chrf": measured.chrf, "valid/exact_match": measured.exact_match}
+            self.log.log(self.state.step, values)
+
+    def _measure(self) -> Validation:
+        """The model as it is now."""
+        self.model.eval()
+        measured = measure(
+            self.state.step,
+            self.model,
+            self.tokenizer,
+            self.validation_pairs,
+            self.plan,
+        )
+        self.model.train()
+        return measured
+
+    def save(self) -> None:
+        """Begin to write a checkpoint; the pause that this costs is logged."""
+        if self.state.step > self._reported:  # the state's sums must be whole
+            self.report()
+        if self.saver is None or self.log is None:
+            return
+        self.saver.save(self.state.step, partial(self._snapshot, time.perf_counter()))
+
+    def _snapshot(self, started: float) -> Callable[[Path], None]:
+        """A copy of everything, and what writes it; then training may go on."""
+        assert self.log is not None
+        write = self.snapshot.take(self.state)
+        pause = time.perf_counter() - started
+        self.stopwatch.add("checkpoint", pause)
+        self.log.log(self.state.step, {"train/checkpoint_pause": pause})
+        self.log.persist()  # with this checkpoint, the metrics up to here are not computed again
+        return write
+
+    def average(self) -> None:
+        """Section 6.1: score the mean of the last checkpoints, and keep it if it is the best."""
+        if self.saver is not None:
+            self.saver.finish()
+        dist.barrier()  # the last checkpoint is written
+        if steps := steps_to_average(self.plan, self.state):
+            self._average(steps)
+        if self.rank == 0:
+            mark_averaged(self.plan, self.state)
+
+    def _average(self, steps: list[int]) -> None:
+        with TemporaryDirectory() as temporary:
+            folders = [Path(temporary) / str(step) for step in steps]
+            for step, folder in zip(steps, folders, strict=True):
+                self.plan.checkpoints.fetch(step, folder)
+            load_weights(self.model, average(folders))
+        measured = self._measure()
+        if self.log is not None:
+            self.log.log(self.state.step, {"valid/bleu_of_average": measured.bleu})
+        if self.state.best is None or measured.score > self.state.best.score:
+            self.state = replace(self.state, averaged=measured)
+            if self.rank == 0:
+                self.plan.averages.save(self.state.step, self.snapshot.take(self.state))
