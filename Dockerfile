@@ -10,8 +10,7 @@ FROM rayproject/ray:2.60.0-py311-${DEVICE}
 ARG DEVICE
 
 # Made by ray, because WORKDIR would make it root's.
-RUN mkdir --parents /home/ray/heliograph/model /home/ray/heliograph/pipeline \
-    /home/ray/heliograph/jobs /home/ray/heliograph/recipes
+RUN mkdir --parents /home/ray/heliograph
 WORKDIR /home/ray/heliograph
 
 # Dependencies first: they change less often than the code. Without a GPU, torch's CPU build, where
@@ -20,6 +19,7 @@ COPY --chown=ray constraints.txt pyproject.toml LICENSE README.md ./
 RUN if [ "$DEVICE" = cpu ]; then pip install --no-cache-dir "torch==2.13.0+cpu" || true; fi
 RUN pip install --no-cache-dir --constraint constraints.txt ".[aws]"
 
+COPY --chown=ray heliograph heliograph
 COPY --chown=ray model model
 COPY --chown=ray pipeline pipeline
 COPY --chown=ray jobs jobs

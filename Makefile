@@ -34,15 +34,16 @@ lint: $(STAMP)
 	@$(VENV)/bin/ruff check
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --no-logo
 
 bench: $(STAMP)
 	@$(VENV)/bin/python benchmarks/train.py
 	@$(VENV)/bin/python benchmarks/data.py
 	@$(VENV)/bin/python benchmarks/recovery.py
 
-schema: $(STAMP)  ## recipes/schema.json, after a change to pipeline/recipe.py
-	@$(VENV)/bin/python -c "from pipeline.recipe import Recipe; print(Recipe.json_schema(), end='')" \
-	    > recipes/schema.json
+schema: $(STAMP)  ## recipes/schema.json, after a change to pipeline/request/recipe.py
+	@$(VENV)/bin/python -c "from heliograph.pipeline.request.recipe import Recipe; \
+	    print(Recipe.json_schema(), end='')" > recipes/schema.json
 
 kubernetes: $(STAMP)  ## deploy/kubernetes, after a change to cluster.yaml
 	@$(VENV)/bin/python deploy/kubernetes.py cluster > deploy/kubernetes/raycluster.yaml

@@ -24,6 +24,7 @@ import numpy as np  # noqa: E402
 import ray  # noqa: E402
 
 from heliograph.pipeline.cluster.start import start_ray  # noqa: E402
+from heliograph.pipeline.corpus.found_data import find_recipe_data  # noqa: E402
 from heliograph.pipeline.request import recipe  # noqa: E402
 from heliograph.pipeline.request.recipe_file import load_recipe  # noqa: E402
 from heliograph.pipeline.runs import track  # noqa: E402
@@ -77,7 +78,7 @@ def dealing(folder: Path) -> tuple[float, float]:
         [f"storage={folder}/storage", "batches.tokens_per_micro_batch=64",
          f"batches.tokens_per_step={64 * RANKS}"],
     )  # fmt: skip
-    prepared = prepare(job, tokenize=True)
+    prepared = prepare(job, find_recipe_data(job.data, job.storage), tokenize=True)
     stream = step_stream(
         prepared.training, prepared.tokenizer, job.batches, recipe.Augment(), seed=1, epochs=1000,
         world_size=RANKS, start=Position(), max_steps=None,

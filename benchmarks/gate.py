@@ -27,7 +27,6 @@ if __package__ in (None, ""):  # Run as a file: the repository's root is not on 
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from heliograph.jobs.command import mute_libraries, protect_local_ray
-from heliograph.pipeline.request.recipe_file import load_recipe
 from heliograph.pipeline.request.rules import Better
 from heliograph.pipeline.scoring.evaluate import Pairs
 from heliograph.pipeline.scoring.gate import Case, judge
@@ -104,22 +103,19 @@ def main() -> None:
 
 def train(recipe: str, overrides: list[str]) -> str:
     """The MODEL that comes of it."""
-    from heliograph.pipeline.job.job import run_training_job
+    import heliograph
 
-    result = run_training_job(load_recipe(recipe, overrides))
+    result = heliograph.train(heliograph.load_recipe(recipe, overrides))
     return str(result["model"]["uri"])
 
 
 def report(uris: list[str], draws: int) -> None:
-    from heliograph.pipeline.models.use import load_translator
+    import heliograph
     from heliograph.pipeline.registry.registry import fetch_model
     from heliograph.pipeline.scoring.evaluate import read_evaluation_set
 
     pairs = read_evaluation_set(fetch_model(uris[0]))
-    first, second = (
-        translator.translate([source for source, _ in pairs], settings)
-        for translator, settings in map(load_translator, uris)
-    )
+    first, second = (heliograph.translate(uri, [source for source, _ in pairs]) for uri in uris)
     (verdict,) = judge([Better(margin=0, p=P)], Case(Said(first), Said(second), pairs))
     shares = simulate(first, second, pairs, draws)
     print(f"seed 1 beside seed 2: {verdict.reason}")

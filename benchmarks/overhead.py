@@ -7,9 +7,10 @@ and turn about, so that whatever else the machine does hits both.
 
 torchrun   a plain loop: batches that were made beforehand are read from a file and collated; no
            tracking, no telemetry, no checkpoints. No process of Ray runs meanwhile.
-Ray        `heliograph.pipeline.workers.train.train` as `heliograph train` runs it, on a Ray of its own: Ray Data makes
-           the batches from `prepare`'s token ids, every step is tracked, progress shown, the node
-           monitored. Ray's own processes are on the same cores. No validation or checkpoint is due.
+Ray        `pipeline.workers.train.train` as `heliograph train` runs it, on a Ray of its own: Ray
+           Data makes the batches from `prepare`'s token ids, every step is tracked, progress shown,
+           the node monitored. Ray's own processes are on the same cores. Nothing is validated or
+           saved.
 
 A turn is timed from the end of its warm-up steps to the end of its last step, by rank 0. What a
 step's own clock and Ray's metrics cost is measured apart, in one process, step by step in turn.

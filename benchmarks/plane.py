@@ -10,6 +10,7 @@ import ray
 from ray.data import DataIterator
 from ray.train import DataConfig
 
+from heliograph.pipeline.corpus.found_data import find_recipe_data
 from heliograph.pipeline.corpus.mixture import Mixture
 from heliograph.pipeline.request import recipe
 from heliograph.pipeline.request.recipe import Recipe
@@ -43,7 +44,7 @@ class Taken:
 def measure(job: Recipe) -> dict[str, Any]:
     """Every figure of the recipe's corpus."""
     started = time.perf_counter()
-    prepared = prepare(job, tokenize=False)
+    prepared = prepare(job, find_recipe_data(job.data, job.storage), tokenize=False)
     preparation = time.perf_counter() - started
     texts, path = prepared.texts, prepared.tokenizer
     pairs = sum(corpus.rows for corpus in texts.corpora)
@@ -72,7 +73,7 @@ def measure(job: Recipe) -> dict[str, Any]:
             job, texts, path, 1, start, steps=1
         ).first_batches
     if pairs <= STREAMED_PAIRS:
-        tokens = prepare(job, tokenize=True).training
+        tokens = prepare(job, find_recipe_data(job.data, job.storage), tokenize=True).training
         taken = stream(job, tokens, path, epochs, Position())
         result["prepared_pairs_per_second"] = taken.pairs / taken.seconds
     return result

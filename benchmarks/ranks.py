@@ -109,7 +109,7 @@ def _steps(variant: Variant, world_size: int, steps: int) -> Seconds:
 
 
 def _timed(hook: str, stopwatch: Stopwatch) -> Any:
-    """The hook, telling the stopwatch where sync begins, as `heliograph.pipeline.training.step.data_parallel` does."""
+    """The hook, telling the stopwatch where sync begins, as `training.step.data_parallel` does."""
     state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=2, start_powerSGD_iter=2)
     reduce = {
         "float32": lambda bucket: default_hooks.allreduce_hook(dist.group.WORLD, bucket),

@@ -38,7 +38,6 @@ from mlflow.tracking import MlflowClient
 
 import heliograph.pipeline.training.loop
 import heliograph.pipeline.workers.train
-from heliograph.pipeline.job.job import run_training_job
 from heliograph.pipeline.request.recipe_file import load_recipe
 from heliograph.pipeline.steps.batches import Step
 from heliograph.pipeline.tracking.sync import sync_job
@@ -173,7 +172,7 @@ def main() -> None:
             saboteur = Saboteur(folder, server, arguments.seconds)
             saboteur.start()
             try:
-                run_training_job(recipe)
+                heliograph.train(recipe)
             except KeyboardInterrupt:
                 ray.shutdown()
             ended = time.time()

@@ -31,6 +31,7 @@ import heliograph.pipeline.training.loop  # noqa: E402
 import heliograph.pipeline.workers.train  # noqa: E402
 from heliograph.model import SmoothedLoss, Transformer, inverse_square_root  # noqa: E402
 from heliograph.pipeline.cluster.start import capacity, start_ray  # noqa: E402
+from heliograph.pipeline.corpus.found_data import find_recipe_data  # noqa: E402
 from heliograph.pipeline.corpus.mixture import Mixture  # noqa: E402
 from heliograph.pipeline.job.job import plan_of  # noqa: E402
 from heliograph.pipeline.request.placement import place  # noqa: E402
@@ -73,7 +74,7 @@ def make_plan(folder: Path, steps: int) -> None:
     recipe = load_recipe(str(Path(__file__).parents[1] / "recipes/demo.yaml"), overrides)
     client = connect(f"sqlite:///{folder}/mlflow.db")
     start_ray()
-    prepared = prepare(recipe, tokenize=True)
+    prepared = prepare(recipe, find_recipe_data(recipe.data, recipe.storage), tokenize=True)
     run_id = track.open_run(client, "overhead", "plan", "plan", {})
     plan = plan_of(recipe, prepared, client, f"{folder}/job", run_id)
     (folder / "plan").write_bytes(pickle.dumps(plan))

@@ -25,7 +25,7 @@ import typer
 from heliograph.pipeline.request.errors import RequestError
 
 SEALED = "HELIOGRAPH_SEALED"
-"""What a job on a cluster has its secrets in; see heliograph.pipeline.cluster.sealed, which takes time to load."""
+"""What a job on a cluster has its secrets in; see `cluster.sealed`, which takes time to load."""
 DONE, FAILED, REQUEST_WAS_WRONG, GATE_SAID_NO, INTERRUPTED = 0, 1, 2, 3, 130
 
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON: the result.")]

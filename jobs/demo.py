@@ -2,26 +2,24 @@
 
 from importlib.resources import as_file, files
 
+import heliograph
 from heliograph.jobs.command import Answer, Overrides, command, run_alone
 from heliograph.jobs.evaluate import describe_scores
-from heliograph.jobs.train import describe_result, run
-from heliograph.pipeline.request.recipe_file import load_recipe
+from heliograph.jobs.train import describe_result
 
 
 @command
 def demo(overrides: Overrides = None) -> Answer:
     """Train, register and promote a model on the embedded corpus, then use it."""
-    with as_file(files("recipes") / "demo.yaml") as path:
-        recipe = load_recipe(path, overrides)
-    result = run(recipe)
-    from heliograph.pipeline.models.use import evaluate_model, load_translator
+    with as_file(files("heliograph.recipes") / "demo.yaml") as path:
+        recipe = heliograph.load_recipe(path, overrides or ())
+    result = heliograph.train(recipe)
     from heliograph.pipeline.sources.embedded.grammar import AMBIGUOUS
 
     champion = f"models:/{recipe.model_name}@champion"
-    translator, settings = load_translator(champion)
     sources = [source for source, _ in AMBIGUOUS]
-    translations = translator.translate(sources, settings)
-    scores = evaluate_model(champion, "embedded:test", split="test")
+    translations = heliograph.translate(champion, sources)
+    scores = heliograph.evaluate(champion, "embedded:test", split="test")
 
     lines = ["", "Words translated by what surrounds them, in sentences that training never saw:"]
     for (source, expected), translation in zip(AMBIGUOUS, translations, strict=True):

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+import heliograph
 from heliograph.jobs.command import Answer, Model, command, run_alone
-from heliograph.pipeline.request.model_uri import check_model
 from heliograph.pipeline.request.recipe_file import parse_location
 
 DataLocation = Annotated[
@@ -36,10 +36,7 @@ def evaluate(
 ) -> Answer:
     """Score a model by beam search, as it was set at training."""
     location = parse_location("--data", data) if data else None
-    check_model(model)  # at once: what follows loads torch and MLflow
-    from heliograph.pipeline.models.use import evaluate_model
-
-    scores = evaluate_model(model, location, source, target, split, engine)
+    scores = heliograph.evaluate(model, location, source, target, split, engine)
     return Answer(describe_scores(scores), scores)
 
 

@@ -17,17 +17,17 @@ def prepare(recipe: RecipePath, overrides: Overrides = None) -> Answer:
     are the same either way.
     """
     loaded = load_recipe(recipe, overrides)
-    from heliograph.pipeline.corpus.known_sources import check_data
+    from heliograph.pipeline.corpus.found_data import find_recipe_data
     from heliograph.pipeline.storage.filesystems import absolute
 
-    check_data(loaded.data, absolute(loaded.storage))
+    found = find_recipe_data(loaded.data, absolute(loaded.storage))
     from heliograph.pipeline.cluster.start import start_ray
     from heliograph.pipeline.sources.source import describe
     from heliograph.pipeline.steps.prepare import prepare as run
     from heliograph.pipeline.tracking.server import say
 
     start_ray()
-    prepared = run(loaded, tokenize=True)
+    prepared = run(loaded, found, tokenize=True)
     for told in prepared.told:
         say(told)
     assert prepared.tokens is not None

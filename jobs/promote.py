@@ -1,15 +1,14 @@
 """`heliograph promote NAME`: asks the gate whether a version becomes the champion."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
 
+import heliograph
 from heliograph.jobs.command import DONE, GATE_SAID_NO, Answer, command, run_alone
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.model_uri import check_model, check_name
-from heliograph.pipeline.request.recipe_file import parse_gate
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")]
 Version = Annotated[
@@ -48,15 +47,8 @@ def promote(
         raise RequestError(f"--why {why!r} is for --force: the gate has its own reasons")
     if force and dry_run:
         raise RequestError("--force and --dry-run exclude each other: give one of them")
-    rules = parse_gate([_parse(text) for text in rule]) if rule else None
-    # At once: what follows loads torch and MLflow.
-    if version is None:
-        check_name(name)
-    else:
-        check_model(f"models:/{name}/{version}")
-    from heliograph.pipeline.promotion import promote as promotion
-
-    decision = promotion.promote(name, version, rules, dry_run=dry_run, force=why)
+    rules = [_parse(text) for text in rule] if rule else None
+    decision = heliograph.promote(name, version, rules, dry_run=dry_run, force=why)
     lines = [decision.reason]
     if not decision.promoted:  # then the reason names the rules that failed
         passed = [verdict for verdict in decision.verdicts if verdict["passed"]]
@@ -65,7 +57,7 @@ def promote(
     return Answer("\n".join(lines), asdict(decision), GATE_SAID_NO if refused else DONE)
 
 
-def _parse(text: str) -> object:
+def _parse(text: str) -> dict[str, Any]:
     try:
         rule = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -4,15 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
+import heliograph
 from heliograph.jobs.command import Answer, Overrides, command, run_alone
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.placement import check_here
-from heliograph.pipeline.request.recipe import Recipe
-from heliograph.pipeline.request.recipe_file import load_recipe
 
 RecipePath = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file; see recipes/.")]
-
-
 New = Annotated[bool, typer.Option("--new", help="Begin again, in a new run.")]
 RunId = Annotated[
     str | None, typer.Option("--run-id", metavar="ID", help="Go on with this run of the job.")
@@ -29,20 +25,8 @@ def train(
     """
     if new and run_id is not None:
         raise RequestError(f"--new and --run-id {run_id!r} exclude each other: give one of them")
-    result = run(load_recipe(recipe, overrides), new=new, run_id=run_id)
+    result = heliograph.train(heliograph.load_recipe(recipe, overrides), new=new, run_id=run_id)
     return Answer(describe_result(result), result)
-
-
-def run(recipe: Recipe, *, new: bool = False, run_id: str | None = None) -> dict[str, Any]:
-    """Run the job; what is impossible is said before torch and Ray are loaded."""
-    check_here(recipe.cluster)
-    from heliograph.pipeline.corpus.known_sources import check_data
-    from heliograph.pipeline.storage.filesystems import absolute
-
-    check_data(recipe.data, absolute(recipe.storage))
-    from heliograph.pipeline.job.job import run_training_job
-
-    return run_training_job(recipe, new=new, run_id=run_id)
 
 
 def describe_result(result: dict[str, Any]) -> str:

@@ -5,19 +5,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from queue import Queue
 from threading import Thread
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
+from typing import Annotated, Any, BinaryIO, TextIO
 
 import typer
 
+import heliograph
 from heliograph.jobs.command import Answer, Model, command, run_alone
 from heliograph.jobs.evaluate import Engine, SourceColumn, Split
-from heliograph.pipeline.request.decoding import Bulk, Decoding
+from heliograph.pipeline.request.decoding import Bulk
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.request.model_uri import check_model
 from heliograph.pipeline.request.recipe_file import parse_bulk, parse_decoding, parse_location
-
-if TYPE_CHECKING:
-    from heliograph.pipeline.translation.translate import RunsModel
 
 Settings = Annotated[
     list[str] | None,
@@ -92,9 +90,7 @@ def translate(
     check_model(model)  # at once: what follows loads torch and MLflow
     if input_location and output_folder:
         location = parse_location("--input", input_location)
-        from heliograph.pipeline.bulk.dataset import translate_dataset
-
-        done = translate_dataset(
+        done = heliograph.translate_dataset(
             model, location, output_folder, source, split, engine, decoding, bulk
         )
         return Answer(describe_done(done), done)
@@ -128,29 +124,20 @@ def translate_stream(
     decoding: Sequence[str] = (),
 ) -> int:
     """Line by line, as the lines come, many at once when many are waiting. Returns their number."""
-    from heliograph.pipeline.models.use import load_translator
-
-    translator, settings = load_translator(model, engine, decoding)
-    if settings.n_best > 1:
+    loaded = heliograph.load_model(model, engine, decoding)
+    if loaded.decoding.n_best > 1:
         raise RequestError(
-            f"n_best {settings.n_best}: standard output has one line for each of standard input; "
-            "alternatives are for --input and --output"
+            f"n_best {loaded.decoding.n_best}: standard output has one line for each of standard "
+            "input; alternatives are for --input and --output"
         )
     count = 0
     for lines in waiting_lines(source):
-        for translation in _best(translator, lines, settings):
+        for translation in loaded.translate(lines):
             # One line in, one line out, whatever the model says.
             target.write(translation.replace("\n", " ").replace("\r", " ") + "\n")
         target.flush()
         count += len(lines)
     return count
-
-
-def _best(translator: "RunsModel", lines: list[str], settings: Decoding) -> list[str]:
-    if settings.sampling is None:
-        return translator.translate(lines, settings)
-    found = translator.alternatives(lines, settings)
-    return [translations[0].text if translations else "" for translations in found]
 
 
 def waiting_lines(stream: BinaryIO, at_most: int = 1024) -> Iterator[list[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from heliograph.pipeline.corpus.corpus import prepare_corpus
+from heliograph.pipeline.corpus.found_data import find_data
 from heliograph.pipeline.request import recipe
 from heliograph.pipeline.request.placement import Placement
 from heliograph.pipeline.runs import track
@@ -40,13 +41,14 @@ def small_plan(folder: Path) -> TrainingPlan:
     path = str(folder / "pairs.jsonl")
     Path(path).write_text("\n".join(lines), encoding="utf-8")
     data = recipe.Data(train=path, validation=path)
-    corpus = prepare_corpus(path, data, "train", 20, str(folder / "storage"))
+    storage = str(folder / "storage")
+    corpus = prepare_corpus(find_data(path, data, "train", storage), 20, storage)
     config = recipe.Tokenizer(vocabulary_size=350)
     return TrainingPlan(
         folder=str(folder / "job"),
         corpora=((corpus.folder, 1.0),),
         validation_corpus=corpus.folder,
-        tokenizer=train_tokenizer(corpus, config, str(folder / "storage")),
+        tokenizer=train_tokenizer(corpus, config, storage),
         seed=5,
         model=recipe.Model(width=16, heads=2, encoder_layers=1, decoder_layers=1, feed_forward=32),
         batches=recipe.Batches(

@@ -18,9 +18,9 @@ from huggingface_hub import ModelCard
 from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
+import heliograph
 from heliograph.jobs.command import application
 from heliograph.jobs.promote import promote
-from heliograph.pipeline.job.job import run_training_job
 from heliograph.pipeline.models.lineage import descend, trace
 from heliograph.pipeline.registry.registry import fetch_model
 from tests.small_job import small_recipe
@@ -41,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def job(home: Path, ray_cluster: None) -> dict[str, Any]:
-    return run_training_job(small_recipe(home))
+    return heliograph.train(small_recipe(home))
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_system_metrics_carry_the_nodes_name(job: dict[str, Any], client: Mlflow
 
 
 def test_the_same_job_again_is_finished_already(job: dict[str, Any], home: Path) -> None:
-    assert run_training_job(small_recipe(home)) == job
+    assert heliograph.train(small_recipe(home)) == job
 
 
 def test_a_process_with_only_the_registry_reproduces_the_score(

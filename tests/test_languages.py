@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from heliograph.pipeline.job.job import run_training_job
-from heliograph.pipeline.models.use import load_translator
+import heliograph
 from tests.languages import pairs_with
 from tests.small_job import small_recipe
 
@@ -50,12 +49,12 @@ def test_a_language_is_learnt_and_scored_by_its_own_words(
         train={"steps": 200, "warmup_steps": 50, "checkpoint_steps": 100},
         validation={"every_steps": 100},
     )
-    result = run_training_job(recipe)
+    result = heliograph.train(recipe)
     run = MlflowClient().get_run(result["run_id"])
     assert f"tok:{words}" in run.data.tags["heliograph.signature.bleu"]
     assert result["metrics"]["valid/bleu"] > 50, result["metrics"]
-    translator, settings = load_translator(result["model"]["uri"])
+    translate = heliograph.load_model(result["model"]["uri"]).translate
     source, target = pairs[TRAINED]
-    (translation,) = translator.translate([source], settings)
+    (translation,) = translate([source])
     shared = set(translation) & set(target)
     assert len(shared) > len(set(target)) / 2, (translation, target)

@@ -92,8 +92,8 @@ def translate_dataset(
     folder = PartsFolder.at(output)
     manifest = folder.manifest()
     data = Data(train=location, validation=location, source=source, target=source)
-    check_source(location, data, split)
     found = find_source(location, data, split)
+    check_source(found)
     model_folder = fetch_model(model)
     if engine != ENGINE:
         check_export(Path(model_folder), engine)

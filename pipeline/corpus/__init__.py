@@ -1,10 +1,10 @@
 """From rows to a corpus on storage, in pieces that can be read in any order.
 
-In: a `Source`.
+In: what a recipe says of its data.
 Out: a `Corpus`: the pairs that are used, those that are not counted by reason, and a digest;
     several of them as a `Mixture`.
 
-    known_sources  what a source was when it was prepared, for when it cannot be reached
+    found_data     a recipe's data, looked for once; and what they were, when they are away
     cleaning       which pairs are used; the others are counted by reason
     stretches      the cleaned pairs as they were read, until their number is known
     readings       what was read of each part, kept until the corpus is whole

@@ -39,13 +39,13 @@ from heliograph.pipeline.corpus.cleaning import (
     kept,
 )
 from heliograph.pipeline.corpus.duplicates import Selection, without_duplicates
-from heliograph.pipeline.corpus.known_sources import KnownSource, find_known, remember
+from heliograph.pipeline.corpus.found_data import FoundData, KnownSource, remember
 from heliograph.pipeline.corpus.pieces import write_pieces
 from heliograph.pipeline.corpus.readings import Reading, begin_reading, delete_abandoned
 from heliograph.pipeline.corpus.stretches import Stretch
-from heliograph.pipeline.request.errors import RequestError, Unreachable
-from heliograph.pipeline.request.recipe import Data, Location
-from heliograph.pipeline.sources.source import Source, describe
+from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.recipe import Data
+from heliograph.pipeline.sources.source import Source
 from heliograph.pipeline.storage.filesystems import absolute, filesystem_of
 
 
@@ -136,15 +136,13 @@ PAIR_SCHEMA = pa.schema([("pair", pa.int64()), *CLEAN_SCHEMA])
 
 
 def prepare_corpus(
-    location: Location,
-    data: Data,
-    split: str,
+    found: FoundData,
     piece_rows: int,
     storage: str,
     enough: int | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Corpus:
-    """The split's cleaned corpus: found on storage, or read, cleaned and written there now.
+    """A data set's cleaned corpus: on storage already, or read, cleaned and written there now.
 
     Args:
         tell: is told of files that are not used, though they look it; and that the source cannot
@@ -158,20 +156,20 @@ def prepare_corpus(
             is, for a day: see `readings`.
     """
     storage = absolute(storage)
-    source = find_known(storage, location, data, split)
+    source, data = found.source, found.data
     if not isinstance(source, Source):
-        return _prepared_before(*source, data, piece_rows, storage, enough, tell)
+        return _prepared_before(found, source, piece_rows, storage, enough, tell)
     if files := getattr(source.origin, "passed_over", ()):
-        tell(f"{describe(location)}: in no split, though named like one: {', '.join(files)}")
+        tell(f"{source.name}: in no split, though named like one: {', '.join(files)}")
     limit = Limit(data.max_rows, enough if source.unbounded else None)
     folder = _folder(source.identity, data, limit, piece_rows, storage)
     try:
         corpus = Corpus.load(folder)
     except FileNotFoundError:
-        corpus = _write_corpus(source, data, limit, location, piece_rows, folder)
+        corpus = _write_corpus(source, data, limit, piece_rows, folder)
     else:
-        check_losses(corpus.seen, corpus.dropped, data.max_dropped_share, describe(location))
-    remember(storage, location, data, split, source)
+        check_losses(corpus.seen, corpus.dropped, data.max_dropped_share, source.name)
+    remember(storage, found)
     filesystem, path = filesystem_of(corpus.folder)
     own = frozenset(name.partition("/")[0] for name, _ in corpus.files)
     delete_abandoned(filesystem, path, own)
@@ -179,21 +177,21 @@ def prepare_corpus(
 
 
 def _prepared_before(
+    found: FoundData,
     known: KnownSource,
-    why: Unreachable,
-    data: Data,
     piece_rows: int,
     storage: str,
     enough: int | None,
     tell: Callable[[str], None],
 ) -> Corpus:
-    limit = Limit(data.max_rows, enough if known.unbounded else None)
-    folder = _folder(known.identity, data, limit, piece_rows, storage)
+    limit = Limit(found.data.max_rows, enough if known.unbounded else None)
+    folder = _folder(known.identity, found.data, limit, piece_rows, storage)
     try:
         corpus = Corpus.load(folder)
     except FileNotFoundError:  # the corpus was deleted, or was prepared in another way
-        raise why from None
-    tell(f"{why}; goes on from the {corpus.rows:,} pairs prepared of it on {known.prepared}")
+        assert found.away is not None
+        raise found.away from None
+    tell(f"{found.away}; goes on from the {corpus.rows:,} pairs prepared of it on {known.prepared}")
     return corpus
 
 
@@ -215,9 +213,7 @@ def _limited(identity: dict[str, Any], limit: Limit) -> dict[str, Any]:
     return identity | {name: value for name, value in limits.items() if value is not None}
 
 
-def _write_corpus(
-    source: Source, data: Data, limit: Limit, location: Location, piece_rows: int, folder: str
-) -> Corpus:
+def _write_corpus(source: Source, data: Data, limit: Limit, piece_rows: int, folder: str) -> Corpus:
     storage = folder.rpartition("/corpora/")[0]
     reading, whole = begin_reading(source, data, limit, storage), False
     filesystem, path = filesystem_of(folder)
@@ -226,13 +222,13 @@ def _write_corpus(
         stretches, counts = _read_and_clean(source, data, limit, reading)
         seen, normalized = counts.pop(SEEN, 0), counts.pop(NORMALIZED, 0)
         dropped = {reason: counts[reason] for reason in sorted(counts)}
-        check_losses(seen, dropped, data.max_dropped_share, describe(location))
+        check_losses(seen, dropped, data.max_dropped_share, source.name)
         selection = Selection.of_all(reading.workshop, stretches)
         if data.drop_duplicates:
             everything, selection = selection, without_duplicates(reading.workshop, stretches)
             if duplicates := everything.total - selection.total:
                 dropped["duplicate"] = duplicates
-            check_losses(seen, dropped, data.max_dropped_share, describe(location))
+            check_losses(seen, dropped, data.max_dropped_share, source.name)
         filesystem.create_dir(f"{path}/{attempt}", recursive=True)
         written = write_pieces(selection, piece_rows, path, attempt)
         corpus = Corpus(

@@ -6,21 +6,21 @@ not seen (issue 15, point 4).
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from heliograph.pipeline.corpus.known_sources import find_known
+from heliograph.pipeline.corpus.found_data import FoundData
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Recipe
-from heliograph.pipeline.sources.source import Source, describe
+from heliograph.pipeline.sources.source import describe
 from heliograph.pipeline.steps.prepare import Prepared
 from heliograph.pipeline.steps.tokenizer import Tokenizer
-from heliograph.pipeline.storage.filesystems import absolute, filesystem_of
+from heliograph.pipeline.storage.filesystems import filesystem_of
 from heliograph.pipeline.storage.listing import list_folder, write_whole
 
 DATA = "data.json"
 
 
-def check_sources(folder: str, recipe: Recipe, job: str) -> bool:
+def check_sources(folder: str, found: Mapping[str, FoundData], job: str) -> bool:
     """Before anything is prepared: whether the sources are those that the job was begun with, as
     far as that is seen without reading them.
 
@@ -31,7 +31,7 @@ def check_sources(folder: str, recipe: Recipe, job: str) -> bool:
     if kept is None:
         return True
     untouched = True
-    for key, now in _sources(recipe).items():
+    for key, now in _identities(found).items():
         before = kept["sources"].get(key)
         if _without_times(before) != _without_times(now):
             raise _changed(job, key, _named(before), _named(now))
@@ -39,7 +39,9 @@ def check_sources(folder: str, recipe: Recipe, job: str) -> bool:
     return untouched
 
 
-def check_contents(folder: str, recipe: Recipe, prepared: Prepared, job: str) -> None:
+def check_contents(
+    folder: str, found: Mapping[str, FoundData], prepared: Prepared, job: str
+) -> None:
     """Before training: that the pairs and the tokenizer are those that the job was begun with. At
     its first start they are kept.
 
@@ -47,11 +49,9 @@ def check_contents(folder: str, recipe: Recipe, prepared: Prepared, job: str) ->
         RequestError: they are others.
     """
     digests = {
-        f"{key} {describe(location)}": corpus.digest
-        for (key, location), corpus in zip(
-            _locations(recipe).items(),
-            [*prepared.texts.corpora, prepared.validation],
-            strict=True,
+        f"{key} {describe(data.location)}": corpus.digest
+        for (key, data), corpus in zip(
+            found.items(), [*prepared.texts.corpora, prepared.validation], strict=True
         )
     }
     digests["tokenizer"] = Tokenizer.load(prepared.tokenizer).digest
@@ -59,7 +59,7 @@ def check_contents(folder: str, recipe: Recipe, prepared: Prepared, job: str) ->
     if kept is None:
         files, root = filesystem_of(folder)
         folders = [_below_storage(folder) for folder in prepared.folders]
-        content = {"sources": _sources(recipe), "digests": digests, "folders": folders}
+        content = {"sources": _identities(found), "digests": digests, "folders": folders}
         write_whole(files, f"{root}/{DATA}", json.dumps(content, indent=1).encode())
         return
     for what, digest in digests.items():
@@ -96,25 +96,10 @@ def _read(folder: str) -> Any:
         return None
 
 
-def _locations(recipe: Recipe) -> dict[str, Any]:
-    """By key of the recipe."""
-    ingredients = recipe.data.ingredients
-    keys = [f"data.train[{number}]" for number in range(len(ingredients))]
-    if len(ingredients) == 1:
-        keys = ["data.train"]
-    found = dict(zip(keys, [location for location, _, _ in ingredients], strict=True))
-    return found | {"data.validation": recipe.data.validation}
-
-
-def _sources(recipe: Recipe) -> dict[str, Any]:
-    """Their identities, as JSON gives them back."""
-    data = recipe.data
-    asked = [(location, own, own.train_split) for location, own, _ in data.ingredients]
-    asked.append((data.validation, data, data.validation_split))
-    found = [find_known(absolute(recipe.storage), *each) for each in asked]
-    # Of one that cannot be reached, what it was when it was prepared.
-    identities = [(each if isinstance(each, Source) else each[0]).identity for each in found]
-    return dict(zip(_locations(recipe), json.loads(json.dumps(identities)), strict=True))
+def _identities(found: Mapping[str, FoundData]) -> dict[str, Any]:
+    """As JSON gives them back; of what cannot be reached, that of when it was prepared."""
+    identities = {key: data.source.identity for key, data in found.items()}
+    return json.loads(json.dumps(identities))  # type: ignore[no-any-return]
 
 
 def _without_times(identity: Any) -> Any:

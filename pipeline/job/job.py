@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,14 +12,14 @@ from heliograph.pipeline.checkpoints.checkpoint_store import CheckpointStore
 from heliograph.pipeline.checkpoints.training_state import TrainingState
 from heliograph.pipeline.cluster.start import capacity, start_ray
 from heliograph.pipeline.corpus.corpus import Corpus
-from heliograph.pipeline.corpus.known_sources import check_data
+from heliograph.pipeline.corpus.found_data import FoundData
 from heliograph.pipeline.job.data import check_contents, check_sources, has_begun
 from heliograph.pipeline.job.finish import best_weights, finish
 from heliograph.pipeline.promotion.promote import promote
 from heliograph.pipeline.registry.versions import is_registered
 from heliograph.pipeline.request.errors import JobStopped, one_line
 from heliograph.pipeline.request.model_uri import tracking_uri
-from heliograph.pipeline.request.placement import check_here, idle_workers, place
+from heliograph.pipeline.request.placement import idle_workers, place
 from heliograph.pipeline.request.recipe import Recipe
 from heliograph.pipeline.runs import track
 from heliograph.pipeline.runs.progress import ProgressLine, open_board
@@ -42,11 +42,16 @@ RESULT_TAG = "heliograph.result"
 
 
 def run_training_job(
-    recipe: Recipe, *, new: bool = False, run_id: str | None = None
+    recipe: Recipe,
+    found: Mapping[str, FoundData],
+    *,
+    new: bool = False,
+    run_id: str | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and register; or go on where an earlier start of the same job stopped.
 
     Args:
+        found: the recipe's data, by `find_recipe_data`.
         new: begin from the beginning in a new run, whatever was done before.
         run_id: go on with this run of the job, not with its newest.
 
@@ -58,8 +63,6 @@ def run_training_job(
         JobStopped: training cannot go on.
         KeyboardInterrupt: it was stopped; started again, it goes on.
     """
-    check_data(recipe.data, absolute(recipe.storage))
-    check_here(recipe.cluster)
     check_tokenizer(recipe.evaluate)
     client = open_store(tracking_uri())
     recipe, experiment = track.with_experiment(recipe)
@@ -68,7 +71,7 @@ def run_training_job(
     while new and has_begun(f"{jobs}/{job}"):  # as another tracking store knows it
         job = track.next_job(job)
     folder = f"{jobs}/{job}"
-    untouched = check_sources(folder, recipe, job)
+    untouched = check_sources(folder, found, job)
     finished = _finished_result(client, run_id) if run_id is not None else None
     if finished and untouched:
         return finished
@@ -78,8 +81,8 @@ def run_training_job(
     if (idle := idle_workers(recipe.batches, placement.workers)) is not None:
         say(idle)
 
-    prepared = prepare(recipe, tokenize=False)
-    check_contents(folder, recipe, prepared, job)
+    prepared = prepare(recipe, found, tokenize=False)
+    check_contents(folder, found, prepared, job)
     if finished:
         return finished
     references = prepared.validation.head(SENTENCES_LOOKED_AT)

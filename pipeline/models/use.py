@@ -1,12 +1,14 @@
 """A finished model at work, in any process that has only the registry: scores, translations."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from heliograph.pipeline.checkpoints.model_folder import read_settings
 from heliograph.pipeline.cluster.start import start_ray
 from heliograph.pipeline.corpus.corpus import prepare_corpus
+from heliograph.pipeline.corpus.found_data import FoundData
 from heliograph.pipeline.promotion.ledger import open_ledger
 from heliograph.pipeline.promotion.pinned_sets import pin_set
 from heliograph.pipeline.registry import registry
@@ -15,10 +17,10 @@ from heliograph.pipeline.request.decoding import Decoding
 from heliograph.pipeline.request.recipe import Data, Location
 from heliograph.pipeline.request.recipe_file import parse_decoding
 from heliograph.pipeline.scoring.evaluate import evaluate, looks_tokenized, read_evaluation_set
-from heliograph.pipeline.sources.source import check_source
+from heliograph.pipeline.sources.source import check_source, find_source
 from heliograph.pipeline.tracking.server import say
 from heliograph.pipeline.translation.engines import ENGINE, Engine, open_engine
-from heliograph.pipeline.translation.translate import RunsModel
+from heliograph.pipeline.translation.translate import RunsModel, Translation
 
 
 def evaluate_model(
@@ -38,9 +40,9 @@ def evaluate_model(
     Returns:
         The result as `heliograph evaluate --json` prints it.
     """
-    data = None if location is None else _check(location, source, target, split)
+    found = None if location is None else _find(location, source, target, split)
     folder = registry.fetch_model(model)
-    pairs = read_evaluation_set(folder) if data is None else _read(data, split)
+    pairs = read_evaluation_set(folder) if found is None else _read(found)
     if (told := looks_tokenized([target for _, target in pairs])) is not None:
         say(told)
     scores = evaluate(open_engine(folder, engine), pairs, read_settings(folder))
@@ -60,36 +62,52 @@ def pin_evaluation_set(
     Returns:
         The result as `heliograph pin --json` prints it.
     """
-    data = _check(location, source, target, split)
+    found = _find(location, source, target, split)
     client = open_registry()
     list_versions(client, name)
-    pairs = _read(data, split)
+    pairs = _read(found)
     ledger = open_ledger(client, name)
     return pin_set(client, ledger, set_name, pairs, str(location), f"{source}→{target}")
 
 
-def _check(location: Location, source: str, target: str, split: str) -> Data:
+def _find(location: Location, source: str, target: str, split: str) -> FoundData:
     data = Data(train=location, validation=location, source=source, target=target)
-    check_source(location, data, split)
-    return data
+    found = find_source(location, data, split)
+    check_source(found)
+    return FoundData(location, data, split, found)
 
 
-def _read(data: Data, split: str) -> list[tuple[str, str]]:
+def _read(found: FoundData) -> list[tuple[str, str]]:
     """The usable pairs of the data set."""
     start_ray()
     with TemporaryDirectory() as storage:
-        return prepare_corpus(data.validation, data, split, 512, storage).head(None)
+        return prepare_corpus(found, 512, storage).head(None)
 
 
-def load_translator(
-    model: str, engine: Engine = ENGINE, decoding: Sequence[str] = ()
-) -> tuple[RunsModel, Decoding]:
-    """What translates with any MODEL, and the decoding settings that it was scored with, unless
-    `decoding` says otherwise: key=value.
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory, and how it decodes."""
+
+    engine: RunsModel
+    decoding: Decoding
+
+    def translate(self, sentences: Sequence[str]) -> list[str]:
+        """One translation per sentence, in their order: the best, or one that is drawn. Of nothing
+        but white space: nothing."""
+        return [found[0].text if found else "" for found in self.alternatives(sentences)]
+
+    def alternatives(self, sentences: Sequence[str]) -> list[list[Translation]]:
+        """The `n_best` translations of each sentence, the best first, with their scores."""
+        return self.engine.alternatives(sentences, self.decoding)
+
+
+def load_model(model: str, engine: Engine = ENGINE, decoding: Sequence[str] = ()) -> LoadedModel:
+    """Any MODEL, with the decoding settings that it was scored with, unless `decoding` says
+    otherwise: key=value.
 
     Raises:
         RequestError: the model is not there, has no export for that engine, or a setting is wrong.
     """
     folder = registry.fetch_model(model)
     settings = parse_decoding(read_settings(folder), decoding)
-    return open_engine(folder, engine), settings
+    return LoadedModel(open_engine(folder, engine), settings)

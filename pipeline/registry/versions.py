@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
+from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -240,12 +241,11 @@ def _log_model(client: PatientClient, run_id: str, folder: Path, name: str) -> s
         for path in _files(folder):
             shutil.copyfile(path, content / path.name)
         pyfunc = Path(temporary) / "pyfunc"
-        here = Path(__file__).parent
         mlflow.pyfunc.save_model(
             str(pyfunc),
-            python_model=str(here / "pyfunc.py"),
+            python_model=str(Path(__file__).parent / "pyfunc.py"),
             artifacts={"model": str(content)},
-            code_paths=[str(here), str(here.parent / "model")],
+            code_paths=[str(_code(Path(temporary)))],
             # The signature comes from this, and with it the defaults of `params`.
             input_example=(["A sentence to translate."], _parameters(folder)),
             pip_requirements=[_pinned(package) for package in REQUIREMENTS],
@@ -260,6 +260,15 @@ def _log_model(client: PatientClient, run_id: str, folder: Path, name: str) -> s
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return str(logged.model_id)
+
+
+def _code(folder: Path) -> Path:
+    """A copy of what a registered model needs of this package: of its folders some are links."""
+    package, copy = Path(str(files("heliograph"))), folder / "heliograph"
+    for name in ("model", "pipeline"):
+        shutil.copytree(package / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(package / "__init__.py", copy / "__init__.py")
+    return copy
 
 
 def _parameters(folder: Path) -> dict[str, object]:

@@ -301,7 +301,7 @@ class Registry(Section):
     name: Annotated[str, AfterValidator(_for_a_uri), Field(max_length=200)] | None = None
     """None: the recipe's name."""
     gate: Gate = DEFAULT_GATE
-    """The rules, all of which a version must pass to become champion; see pipeline/request/rules.py."""
+    """The rules, all of which a version must pass to become champion; see `request.rules`."""
     promote: bool = False
     """Ask the gate for promotion at the end of training."""
 

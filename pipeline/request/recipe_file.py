@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,13 +59,22 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, RecipeLoader)
 
 
-def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
-    """Read a recipe file, apply `key.path=value` overrides, check every key and value.
+def load_recipe(
+    recipe: str | Path | Mapping[str, Any], overrides: Sequence[str] | None = None
+) -> Recipe:
+    """Read a recipe file, or take a recipe's nested dictionaries, apply `key.path=value` overrides,
+    check every key and value.
 
     Raises:
         RequestError: the file is missing or no YAML, a key is unknown, a value is invalid.
     """
-    path = Path(path)
+    tree = deepcopy(dict(recipe)) if isinstance(recipe, Mapping) else _read_tree(Path(recipe))
+    for override in overrides or []:
+        _apply_override(tree, override)
+    return parse_recipe(tree)
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RequestError(f"recipe {str(path)!r} does not exist; recipes are YAML files")
     try:
@@ -77,9 +87,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     if not isinstance(tree, dict):
         kind = type(tree).__name__
         raise RequestError(f"recipe {str(path)!r} must hold keys and values, not a {kind}")
-    for override in overrides or []:
-        _apply_override(tree, override)
-    return parse_recipe(tree)
+    return tree
 
 
 def parse_recipe(tree: dict[str, Any]) -> Recipe:

@@ -3,6 +3,7 @@
 In: a location of the recipe: a hub name, files, a folder, a stream.
 Out: a `Source`: its files, what they are, and their rows as {source, target, problem}.
 
+    embedded      the corpus inside the package: a lexicon, and a grammar that speaks with it
     hub           a hub dataset: its commit, its splits, its README's settings
     files         which files a location means: hub names, folders, globs, paths
     lines         text files, unpacked, line by line within bounded memory

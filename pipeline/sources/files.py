@@ -23,7 +23,7 @@ from heliograph.pipeline.sources.hub import (
     settings_of,
     split_files,
 )
-from heliograph.pipeline.storage.filesystems import filesystem_of
+from heliograph.pipeline.storage.filesystems import filesystem_of, in_parallel
 from heliograph.pipeline.storage.listing import list_folder
 
 FORMATS = {
@@ -163,21 +163,23 @@ def _pairs_of_files(location: PairOfFiles) -> Files:
 
 def _existing(locations: list[str]) -> tuple[FileSystem, list[str]]:
     """Every location's files in order, a glob's sorted."""
-    filesystem, found = None, []
+    filesystem, _ = filesystem_of(locations[0])
+    paths, found = [], []
     for location in locations:
         own, path = filesystem_of(location)
-        if filesystem is not None and own != filesystem:
+        if own != filesystem:
             raise RequestError(f"{location!r} is in another file system than {locations[0]!r}")
-        filesystem = own
-        if own.get_file_info(path).type == FileType.File:  # whatever characters it has
-            found.append(path)
-        elif any(c in location for c in "*?[") and (matching := _glob(own, path)):
+        paths.append(path)
+    infos = in_parallel(filesystem.get_file_info, paths)
+    for location, info in zip(locations, infos, strict=True):
+        if info.type == FileType.File:  # whatever characters it has
+            found.append(info.path)
+        elif any(c in location for c in "*?[") and (matching := _glob(filesystem, info.path)):
             found += matching
         else:
             folder = os.path.dirname(location) or "."
             there = "" if "://" in location or os.path.isdir(folder) else f", nor is {folder!r}"
             raise Unreachable(f"{location!r}: no such file{there}")
-    assert filesystem is not None
     return filesystem, found
 
 
@@ -196,7 +198,7 @@ def _described(
     identity: dict[str, Any],
     dialect: Dialect = BY_SUFFIX,
 ) -> Files:
-    infos = filesystem.get_file_info([path for entry in entries for path in entry])
+    infos = in_parallel(filesystem.get_file_info, [path for entry in entries for path in entry])
     files = [{"path": i.path, "size": i.size, "modified": i.mtime_ns} for i in infos]
     return Files(tuple(entries), filesystem, identity | {"files": files}, dialect)
 
@@ -233,7 +235,7 @@ def _saved_files(location: str, filesystem: FileSystem, path: str, split: str) -
     if state is None:
         raise RequestError(f"{path!r} has no state.json: save_to_disk did not end; save it again")
     found = [f"{path}/{file['filename']}" for file in state["_data_files"]]
-    for info in filesystem.get_file_info(found):
+    for info in in_parallel(filesystem.get_file_info, found):
         if info.type != FileType.File:
             raise RequestError(f"{info.path!r}: no such file, but state.json beside it names it")
     return _described(
@@ -281,7 +283,7 @@ def _hub_files(name: str, data: Data, split: str) -> Files | Stream:
     filesystem, _ = filesystem_of(paths[0])
     found = [path.removeprefix("hf://") for path in paths]
     try:
-        infos = filesystem.get_file_info(found)
+        infos = in_parallel(filesystem.get_file_info, found)
     except Exception as error:
         raise Unreachable(f"{name!r}: its files cannot be listed: {one_line(error)}") from error
     identity = {

@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from heliograph.pipeline.sources.files import Files, find_files, format_of
 from heliograph.pipeline.sources.readers import check_entry, parquet_row_groups, read_entry
 from heliograph.pipeline.sources.rows import SCHEMA, Columns, table_of_batch
 from heliograph.pipeline.sources.shards import Shards, open_shards
+from heliograph.pipeline.storage.filesystems import in_parallel
 
 if TYPE_CHECKING:
     import ray.data
@@ -54,6 +56,8 @@ class Source:
     columns: Columns
     identity: dict[str, Any]
     """JSON: what the data is. The same identity means the same pairs in the same order."""
+    name: str
+    """As the user wrote it, for messages."""
 
     @property
     def unbounded(self) -> bool:
@@ -109,7 +113,7 @@ def ordered_context() -> "ray.data.DataContext":
     return context
 
 
-def check_source(location: Location, data: Data, split: str) -> None:
+def check_source(source: Source) -> None:
     """Find out, without Ray and from no more than the beginning of each file, whether the split can
     be read; of a stream, from the beginning of its first shard.
 
@@ -117,20 +121,20 @@ def check_source(location: Location, data: Data, split: str) -> None:
         RequestError: a file or column is not there, a file is not what its suffix says, the split
             is empty. For what only a full reading shows, `prepare_corpus` raises it.
     """
-    source = find_source(location, data, split)
     columns, origin = source.columns, source.origin
     if isinstance(origin, Shards):
         filled = origin.check(columns)
     elif origin is not None:
-        entries = dict.fromkeys(part.entry for part in source.parts)
-        checks = [
-            check_entry(entry, origin.filesystem, columns, origin.dialect) for entry in entries
-        ]
-        filled = any(checks)
+        files, entries = origin, list(dict.fromkeys(part.entry for part in source.parts))
+
+        def has_rows(entry: tuple[str, ...]) -> bool:
+            return check_entry(entry, files.filesystem, columns, files.dialect)
+
+        filled = any(in_parallel(has_rows, entries))
     else:
         filled = True
     if not filled:
-        raise RequestError(f"{describe(location)} is empty: no rows in {len(source.parts)} file(s)")
+        raise RequestError(f"{source.name} is empty: no rows in {len(source.parts)} file(s)")
 
 
 def read_source(
@@ -158,12 +162,13 @@ def find_source(location: Location, data: Data, split: str) -> Source:
         _check_numbers(data, origin.names)
         parts = [Part((name,)) for name in origin.names]
     else:
-        parts = [part for entry in origin.entries for part in _parts(entry, origin.filesystem)]
+        files = origin.filesystem
+        parts = [*chain(*in_parallel(lambda entry: list(_parts(entry, files)), origin.entries))]
         _check_numbers(data, [part.entry[0] for part in parts])
     if data.columns is not None and isinstance(origin, Files):
         origin = replace(origin, dialect=origin.dialect._replace(numbers=data.columns))
         identity |= {"numbers": list(data.columns)}
-    return Source(tuple(parts), origin, columns, identity)
+    return Source(tuple(parts), origin, columns, identity, describe(location))
 
 
 def describe(location: Location) -> str:
@@ -191,7 +196,7 @@ def _check_numbers(data: Data, files: Iterable[str]) -> None:
 def _embedded(location: str, columns: Columns) -> Source:
     text = repr(grammar.pairs(_embedded_split(location))).encode()
     identity = {"location": location, "sha256": hashlib.sha256(text).hexdigest()}
-    return Source((Part((location,)),), None, columns, identity)
+    return Source((Part((location,)),), None, columns, identity, describe(location))
 
 
 def _embedded_split(location: str) -> grammar.Split:

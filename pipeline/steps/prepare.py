@@ -4,10 +4,11 @@ All of it is kept on storage under a hash of what determines it, so that a secon
 start of the same one, finds it there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from heliograph.pipeline.corpus.corpus import Corpus, prepare_corpus
+from heliograph.pipeline.corpus.found_data import FoundData
 from heliograph.pipeline.corpus.mixture import Mixture
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.request.recipe import Augment, Recipe
@@ -44,10 +45,11 @@ class Prepared:
         return self.tokens or self.texts
 
 
-def prepare(recipe: Recipe, *, tokenize: bool) -> Prepared:
-    """Find or make what the recipe's job reads.
+def prepare(recipe: Recipe, found: Mapping[str, FoundData], *, tokenize: bool) -> Prepared:
+    """Make what the recipe's job reads, or find it made.
 
     Args:
+        found: by `find_recipe_data`.
         tokenize: whether to write token ids where there are none; those that are there are used.
 
     Raises:
@@ -64,22 +66,16 @@ def prepare(recipe: Recipe, *, tokenize: bool) -> Prepared:
     enough = None
     if recipe.train.epochs is None and recipe.train.steps is not None:
         enough = recipe.train.steps * recipe.batches.tokens_per_step
-    corpora, weights, told = [], [], list[str]()
-    for location, data, weight in recipe.data.ingredients:
-        corpora.append(
-            prepare_corpus(location, data, data.train_split, rows, storage, enough, told.append)
-        )
-        weights.append(weight)
-    texts = Mixture(tuple(corpora), tuple(weights))
-    data = recipe.data
-    validation = prepare_corpus(
-        data.validation, data, data.validation_split, rows, storage, tell=told.append
-    )
-    path = train_tokenizer(texts, recipe.tokenizer, storage, data.unicode)
+    *training, validating = found.values()
+    told: list[str] = []
+    corpora = [prepare_corpus(each, rows, storage, enough, told.append) for each in training]
+    texts = Mixture(tuple(corpora), tuple(weight for *_, weight in recipe.data.ingredients))
+    validation = prepare_corpus(validating, rows, storage, tell=told.append)
+    path = train_tokenizer(texts, recipe.tokenizer, storage, recipe.data.unicode)
     tokenizer = Tokenizer.load(path)
     ingredients = [
-        (describe(location), corpus, data.max_dropped_share)
-        for corpus, (location, data, _) in zip(corpora, recipe.data.ingredients, strict=True)
+        (describe(each.location), corpus, each.data.max_dropped_share)
+        for each, corpus in zip(training, corpora, strict=True)
     ]
     told += check_weights(texts)
     told += check_budget(ingredients, tokenizer, recipe.batches)

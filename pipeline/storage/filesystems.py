@@ -1,12 +1,21 @@
 """The file system of any place: a local path, or a URL."""
 
 import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from pyarrow import ArrowException
 from pyarrow.fs import FileSystem, LocalFileSystem, PyFileSystem
 
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.storage.remote import RemoteFiles
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+AT_ONCE = 32
+"""Looks at files far away, each of which takes as long as the network does."""
 
 
 def filesystem_of(location: str) -> tuple[FileSystem, str]:
@@ -37,3 +46,11 @@ def filesystem_of(location: str) -> tuple[FileSystem, str]:
 def absolute(location: str) -> str:
     """A local path as it is to be called in other folders; a URL as it is."""
     return location if "://" in location else filesystem_of(location)[1]
+
+
+def in_parallel(look: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+    """What `look` says of each, in their order; raises what it raises of the first that it does."""
+    if len(items) < 2:
+        return [look(item) for item in items]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(look, items))

@@ -193,8 +193,8 @@ for request in json.loads(sys.argv[1]):
     data = Data(**{"train": name, "validation": "-", "source": "en", "target": "de"} | values)
     name = data.train
     try:
-        check_source(name, data, split)
         found = find_source(name, data, split)
+        check_source(found)
         tables = [t for part in range(len(found.parts)) for t in found.tables(part)]
         answer = {"rows": sum(t.num_rows for t in tables), "identity": found.identity}
     except RequestError as error:

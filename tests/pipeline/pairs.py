@@ -23,8 +23,8 @@ def data(**values: Any) -> Data:
 
 def rows(location: Location, split: str = "train", **values: Any) -> list[Row]:
     """All rows of the location, after the check that comes before."""
-    check_source(location, data(**values), split)
     found = find_source(location, data(**values), split)
+    check_source(found)
     return [
         (row["source"], row["target"], row["problem"])
         for part in range(len(found.parts))

@@ -18,9 +18,10 @@ from datasets import IterableDataset
 from heliograph.pipeline.corpus import corpus as corpus_module
 from heliograph.pipeline.corpus import pieces
 from heliograph.pipeline.corpus.corpus import Corpus, prepare_corpus
+from heliograph.pipeline.corpus.found_data import FoundData, find_data
 from heliograph.pipeline.corpus.readings import READINGS
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Data, PairOfFiles
+from heliograph.pipeline.request.recipe import Data, Location, PairOfFiles
 from heliograph.pipeline.sources.shards import Shards
 from heliograph.pipeline.sources.source import Part, Source
 from tests.waiting import DEADLINE
@@ -32,6 +33,13 @@ PAIRS = [(f"source sentence {i}", f"Zielsatz Nummer {i}") for i in range(6_000)]
 
 def data(**values: Any) -> Data:
     return Data(**{"train": "-", "validation": "-", "source": "en", "target": "de"} | values)
+
+
+def prepare(
+    location: Location, options: Data, piece_rows: int, storage: str, enough: int | None = None
+) -> Corpus:
+    found = find_data(location, options, "train", storage)
+    return prepare_corpus(found, piece_rows, storage, enough)
 
 
 def write(path: Path, pairs: Sequence[tuple[Any, Any]]) -> None:
@@ -58,8 +66,8 @@ def test_pieces_and_digest_do_not_depend_on_files_and_blocks(
     cuts = [0, 1, 700, 701, 2_500, 2_500, 4_099, 6_000]
     for number, (start, stop) in enumerate(pairwise(cuts)):
         write(tmp_path / f"many-{number}.jsonl", PAIRS[start:stop] or [(None, None)])
-    one = prepare_corpus(str(tmp_path / "one.jsonl"), data(), "train", 128, storage)
-    many = prepare_corpus(str(tmp_path / "many-*.jsonl"), data(), "train", 128, storage)
+    one = prepare(str(tmp_path / "one.jsonl"), data(), 128, storage)
+    many = prepare(str(tmp_path / "many-*.jsonl"), data(), 128, storage)
     assert one.digest == many.digest
     assert one.head(None) == many.head(None) == PAIRS
     assert len(one.files) > 3
@@ -76,7 +84,7 @@ def test_pieces_are_row_groups_and_read_in_the_order_asked(
     few_rows_a_file: None, tmp_path: Path, storage: str
 ) -> None:
     write(tmp_path / "one.jsonl", PAIRS)
-    corpus = prepare_corpus(str(tmp_path / "one.jsonl"), data(), "train", 128, storage)
+    corpus = prepare(str(tmp_path / "one.jsonl"), data(), 128, storage)
     table = corpus.read([46, 3, 20, 3])
     rows = [*range(5_888, 6_000), *range(384, 512), *range(2_560, 2_688), *range(384, 512)]
     assert table.schema == corpus_module.PAIR_SCHEMA
@@ -103,7 +111,7 @@ def test_the_digest_knows_order_sides_and_boundaries(tmp_path: Path, storage: st
     for name, pairs in variants.items():
         write(tmp_path / f"{name}.jsonl", pairs)
         path = str(tmp_path / f"{name}.jsonl")
-        digests.add(prepare_corpus(path, data(), "train", 2, storage).digest)
+        digests.add(prepare(path, data(), 2, storage).digest)
     assert len(digests) == len(variants)
 
 
@@ -122,7 +130,7 @@ def test_bad_rows_of_every_kind_are_counted_by_reason(tmp_path: Path, storage: s
     rows = [row for i, one in enumerate(bad) for row in (one, *PAIRS[100 * i : 100 * i + 100])]
     write(tmp_path / "rows.jsonl", rows)
     limits = {"max_characters": 100, "max_length_ratio": 9.0}
-    corpus = prepare_corpus(str(tmp_path / "rows.jsonl"), data(**limits), "train", 64, storage)
+    corpus = prepare(str(tmp_path / "rows.jsonl"), data(**limits), 64, storage)
     assert corpus.dropped == {
         "missing": 2, "not_text": 3, "empty": 2, "too_long": 1, "length_ratio": 1
     }  # fmt: skip
@@ -134,21 +142,21 @@ def test_a_corpus_that_loses_too_much_stops_with_the_reasons(tmp_path: Path, sto
     write(tmp_path / "rows.jsonl", [*PAIRS[:80], *[(None, "x")] * 15, *[("", "x")] * 5])
     path = str(tmp_path / "rows.jsonl")
     with pytest.raises(RequestError, match=r"20 of 100 .*empty 5, missing 15.*max_dropped_share"):
-        prepare_corpus(path, data(), "train", 64, storage)
+        prepare(path, data(), 64, storage)
     assert files_in(storage) == []
-    assert prepare_corpus(path, data(max_dropped_share=0.2), "train", 64, storage).rows == 80
+    assert prepare(path, data(max_dropped_share=0.2), 64, storage).rows == 80
     with pytest.raises(RequestError, match="20 of 100"):  # now that it is there, too
-        prepare_corpus(path, data(max_dropped_share=0.19), "train", 64, storage)
+        prepare(path, data(max_dropped_share=0.19), 64, storage)
 
 
 def test_a_corpus_of_which_nothing_is_left_is_an_error(tmp_path: Path, storage: str) -> None:
     write(tmp_path / "rows.jsonl", [(None, "x"), ("", "y")])
     everything = data(max_dropped_share=1.0)
     with pytest.raises(RequestError, match="none of 2 pairs can be used: empty 1, missing 1"):
-        prepare_corpus(str(tmp_path / "rows.jsonl"), everything, "train", 64, storage)
+        prepare(str(tmp_path / "rows.jsonl"), everything, 64, storage)
     (tmp_path / "nothing.jsonl").write_text("\n\n")
     with pytest.raises(RequestError, match=r"nothing\.jsonl.*no rows"):
-        prepare_corpus(str(tmp_path / "nothing.jsonl"), data(), "train", 64, storage)
+        prepare(str(tmp_path / "nothing.jsonl"), data(), 64, storage)
     assert files_in(storage) == []
 
 
@@ -156,14 +164,14 @@ def test_what_only_a_full_reading_shows_is_said_in_words(tmp_path: Path, storage
     write(tmp_path / "a.jsonl", PAIRS[:10])
     (tmp_path / "b.jsonl").write_text('{"en": "a", "de": "b"}\n{nope\n')
     with pytest.raises(RequestError) as caught:
-        prepare_corpus(str(tmp_path / "*.jsonl"), data(), "train", 64, storage)
+        prepare(str(tmp_path / "*.jsonl"), data(), 64, storage)
     assert "b.jsonl' line 2 is not JSON" in str(caught.value)
     assert "\n" not in str(caught.value)
     (tmp_path / "long").write_text("line\n" * 20_001)
     (tmp_path / "short").write_text("line\n" * 20_000)
     pair = PairOfFiles(source=str(tmp_path / "long"), target=str(tmp_path / "short"))
     with pytest.raises(RequestError, match=r"long' has 20001 lines and '.*short' has 20000"):
-        prepare_corpus(pair, data(), "train", 64, storage)
+        prepare(pair, data(), 64, storage)
     assert files_in(storage) == []
 
 
@@ -172,17 +180,17 @@ def test_a_prepared_corpus_is_found_again_without_reading(
 ) -> None:
     path = tmp_path / "rows.jsonl"
     write(path, PAIRS[:200])
-    first = prepare_corpus(str(path), data(), "train", 64, storage)
+    first = prepare(str(path), data(), 64, storage)
     assert Corpus.load(first.folder) == first
     with monkeypatch.context() as patch:
         patch.setattr(corpus_module, "_write_corpus", None)
-        assert prepare_corpus(str(path), data(), "train", 64, storage) == first
-    assert prepare_corpus(str(path), data(max_characters=99), "train", 64, storage) != first
-    smaller = prepare_corpus(str(path), data(), "train", 50, storage)
+        assert prepare(str(path), data(), 64, storage) == first
+    assert prepare(str(path), data(max_characters=99), 64, storage) != first
+    smaller = prepare(str(path), data(), 50, storage)
     assert smaller.folder != first.folder
     assert smaller.piece_count == 4
     write(path, PAIRS[:100])
-    assert prepare_corpus(str(path), data(), "train", 64, storage).rows == 100
+    assert prepare(str(path), data(), 64, storage).rows == 100
 
 
 def test_a_crash_leaves_no_half_corpus(
@@ -196,12 +204,12 @@ def test_a_crash_leaves_no_half_corpus(
     with monkeypatch.context() as patch:
         patch.setattr(corpus_module, "_commit", killed)  # all is written but the manifest
         with pytest.raises(KeyboardInterrupt):
-            prepare_corpus(str(tmp_path / "rows.jsonl"), data(), "train", 64, storage)
+            prepare(str(tmp_path / "rows.jsonl"), data(), 64, storage)
     assert files_in(storage) == []
     # What a process leaves that could not even clean up is no corpus, and in nobody's way.
-    corpus = prepare_corpus(str(tmp_path / "rows.jsonl"), data(), "train", 64, storage)
+    corpus = prepare(str(tmp_path / "rows.jsonl"), data(), 64, storage)
     (Path(corpus.folder) / "manifest.json").unlink()
-    again = prepare_corpus(str(tmp_path / "rows.jsonl"), data(), "train", 64, storage)
+    again = prepare(str(tmp_path / "rows.jsonl"), data(), 64, storage)
     assert again.digest == corpus.digest
     assert again.head(None) == PAIRS[:200]
 
@@ -218,7 +226,7 @@ def test_two_starts_at_once_end_with_one_corpus(
         return commit(*arguments)
 
     def start() -> None:
-        found.append(prepare_corpus(str(tmp_path / "rows.jsonl"), data(), "train", 64, storage))
+        found.append(prepare(str(tmp_path / "rows.jsonl"), data(), 64, storage))
 
     monkeypatch.setattr(corpus_module, "_commit", commit_together)
     starts = [threading.Thread(target=start) for _ in range(2)]
@@ -239,10 +247,10 @@ def test_storage_may_be_a_url_or_relative(
     tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "rows.jsonl", PAIRS[:100])
-    url = prepare_corpus(str(tmp_path / "rows.jsonl"), data(), "train", 64, Path(storage).as_uri())
+    url = prepare(str(tmp_path / "rows.jsonl"), data(), 64, Path(storage).as_uri())
     assert url.head(None) == PAIRS[:100]
     monkeypatch.chdir(tmp_path)
-    relative = prepare_corpus("rows.jsonl", data(), "train", 64, "here")
+    relative = prepare("rows.jsonl", data(), 64, "here")
     monkeypatch.chdir("/")
     assert relative.head(None) == PAIRS[:100]
     assert relative.digest == url.digest
@@ -257,7 +265,7 @@ def test_options_of_cleaning_are_part_of_what_the_corpus_is(tmp_path: Path, stor
 
     def prepared(**options: Any) -> Corpus:
         everything = data(max_dropped_share=1.0, **options)
-        return prepare_corpus(str(tmp_path / "rows.jsonl"), everything, "train", 64, storage)
+        return prepare(str(tmp_path / "rows.jsonl"), everything, 64, storage)
 
     plain = prepared()
     assert (plain.head(None), plain.dropped, plain.changed) == (rows, {}, {})
@@ -289,7 +297,7 @@ def test_duplicates_are_found_across_files_and_row_groups(
     options = data(drop_duplicates=True, max_dropped_share=0.9)
     digests = set()
     for name in ("one.jsonl", "many-*.jsonl", "one.parquet"):
-        corpus = prepare_corpus(str(tmp_path / name), options, "train", 64, storage)
+        corpus = prepare(str(tmp_path / name), options, 64, storage)
         assert corpus.head(None) == expected
         assert corpus.dropped == {"duplicate": 5_000 - len(expected)}
         digests.add(corpus.digest)
@@ -297,7 +305,7 @@ def test_duplicates_are_found_across_files_and_row_groups(
         assert inside == {"manifest.json", corpus.files[0][0].partition("/")[0]}
     assert len(digests) == 1
     assert all(path.suffix == ".json" or path.match("part-*.parquet") for path in files_in(storage))
-    without = prepare_corpus(str(tmp_path / "one.jsonl"), data(), "train", 64, storage)
+    without = prepare(str(tmp_path / "one.jsonl"), data(), 64, storage)
     assert without.head(None) == pairs
 
 
@@ -305,10 +313,10 @@ def test_a_corpus_of_duplicates_only(tmp_path: Path, storage: str) -> None:
     write(tmp_path / "rows.jsonl", [("a dog", "ein Hund")] * 500)
     path = str(tmp_path / "rows.jsonl")
     with pytest.raises(RequestError, match=r"499 of 500 .*\(duplicate 499\).*max_dropped_share"):
-        prepare_corpus(path, data(drop_duplicates=True), "train", 64, storage)
+        prepare(path, data(drop_duplicates=True), 64, storage)
     assert files_in(storage) == []
     everything = data(drop_duplicates=True, max_dropped_share=1.0)
-    corpus = prepare_corpus(path, everything, "train", 64, storage)
+    corpus = prepare(path, everything, 64, storage)
     assert corpus.head(None) == [("a dog", "ein Hund")]
     assert corpus.dropped == {"duplicate": 499}
 
@@ -320,15 +328,15 @@ def test_no_more_rows_are_read_than_asked_for(tmp_path: Path, storage: str) -> N
     for number in range(3):
         write(tmp_path / f"{number}.jsonl", [(None, "x"), *PAIRS[1000 * number :][:99]])
     path = str(tmp_path / "*.jsonl")
-    corpus = prepare_corpus(path, data(max_rows=32), "train", 8, storage)
+    corpus = prepare(path, data(max_rows=32), 8, storage)
     # 11 + 11 + 10 rows, of which the first of each is dropped.
     assert corpus.head(None) == [*PAIRS[:10], *PAIRS[1000:1010], *PAIRS[2000:2009]]
     assert (corpus.seen, corpus.dropped) == (32, {"missing": 3})
     assert corpus.identity["max_rows"] == 32
-    more = prepare_corpus(path, data(max_rows=33), "train", 8, storage)
+    more = prepare(path, data(max_rows=33), 8, storage)
     assert more.seen == 33
     assert more.folder != corpus.folder
-    whole = prepare_corpus(path, data(), "train", 8, storage, enough=10)
+    whole = prepare(path, data(), 8, storage, enough=10)
     assert whole.seen == 300  # of files it is known where they end
     assert "positions" not in whole.identity
 
@@ -343,27 +351,28 @@ def endless(shards: list[int], closed: str) -> Iterator[dict[str, str]]:
             Path(closed, f"shard-{shard}").touch()
 
 
-def test_an_endless_stream_is_read_until_it_is_enough(
-    tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_stream_is_read_until_it_is_enough(tmp_path: Path, storage: str) -> None:
     keywords = {"shards": [0, 1, 2], "closed": str(tmp_path)}
     stream = IterableDataset.from_generator(endless, gen_kwargs=keywords)
     names = ("first", "second", "third")
     shards = Shards(stream, False, names, {"stream": "endless"})
     parts = tuple(Part((name,)) for name in names)
-    source = Source(parts, shards, ("en", "de"), shards.identity)
-    monkeypatch.setattr(corpus_module, "find_known", lambda *_: source)
+    source = Source(parts, shards, ("en", "de"), shards.identity, "endless")
 
-    corpus = prepare_corpus("endless", data(), "train", 8, storage, enough=100)
+    def prepare(options: Data, enough: int) -> Corpus:
+        found = FoundData("endless", options, "train", source)
+        return prepare_corpus(found, 8, storage, enough)
+
+    corpus = prepare(data(), 100)
     # Four words, hence surely five positions a pair, and a share of 34 of them: seven pairs each.
     texts = [(f"shard {s} row {i}", f"Zeile {i}") for s in range(3) for i in range(7)]
     assert corpus.head(None) == texts
     assert corpus.seen == 21
     assert corpus.identity == {"stream": "endless", "positions": 100}
     assert {path.name for path in tmp_path.glob("shard-*")} == {"shard-0", "shard-1", "shard-2"}
-    more = prepare_corpus("endless", data(), "train", 8, storage, enough=106)
+    more = prepare(data(), 106)
     assert more.rows == 24
-    fewer = prepare_corpus("endless", data(max_rows=4), "train", 8, storage, enough=106)
+    fewer = prepare(data(max_rows=4), 106)
     assert [source for source, _ in fewer.head(None)] == [
         "shard 0 row 0", "shard 0 row 1", "shard 1 row 0", "shard 2 row 0"
     ]  # fmt: skip
@@ -389,14 +398,14 @@ def test_what_a_killed_start_has_read_is_not_read_again(
     with monkeypatch.context() as patch:
         patch.setattr(corpus_module, "write_pieces", killed)
         with pytest.raises(KeyboardInterrupt):
-            prepare_corpus(path, options, "train", 64, storage)
+            prepare(path, options, 64, storage)
     (left,) = Path(storage, READINGS).iterdir()
     before = same.stat()
     same.write_text("not JSON".ljust(before.st_size))  # to be seen if it were read again
     os.utime(same, ns=(before.st_atime_ns, before.st_mtime_ns))
     write(changed, [*PAIRS[200:230], PAIRS[0]])
     os.rename(tmp_path / "c.jsonl", tmp_path / "0.jsonl")
-    corpus = prepare_corpus(path, options, "train", 64, storage)
+    corpus = prepare(path, options, 64, storage)
     assert corpus.head(None) == [*PAIRS[300:310], *PAIRS[:100], *PAIRS[200:230]]
     assert (corpus.seen, corpus.dropped) == (141, {"duplicate": 1})
     assert [*Path(storage, READINGS).iterdir()] == [left]
@@ -404,14 +413,14 @@ def test_what_a_killed_start_has_read_is_not_read_again(
         os.utime(file, (time.time() - 2 * 24 * 3600,) * 2)
     write(changed, PAIRS[:10])
     with pytest.raises(RequestError, match=r"a\.jsonl' ends in the middle of line 1"):
-        prepare_corpus(path, options, "train", 64, storage)
+        prepare(path, options, 64, storage)
     assert not left.exists()  # after a day
 
 
 def test_what_a_killed_start_left_is_deleted_after_a_day(tmp_path: Path, storage: str) -> None:
     write(tmp_path / "rows.jsonl", PAIRS[:100])
     path = str(tmp_path / "rows.jsonl")
-    corpus = prepare_corpus(path, data(), "train", 64, storage)
+    corpus = prepare(path, data(), 64, storage)
 
     def left(name: str, *, age: float, newest: float) -> Path:
         """An attempt's folder with two files, `age` and `newest` seconds old."""
@@ -430,12 +439,12 @@ def test_what_a_killed_start_left_is_deleted_after_a_day(tmp_path: Path, storage
     os.utime(empty, (time.time() - 2 * day,) * 2)
     own = Path(corpus.folder, corpus.files[0][0])
     os.utime(own, (time.time() - 9 * day,) * 2)
-    assert prepare_corpus(path, data(), "train", 64, storage) == corpus
+    assert prepare(path, data(), 64, storage) == corpus
     assert not old.exists()
     assert not empty.exists()
     assert alive.exists()
     assert corpus.head(None) == PAIRS[:100]
     (Path(corpus.folder) / "manifest.json").unlink()
-    again = prepare_corpus(path, data(), "train", 64, storage)  # written anew
+    again = prepare(path, data(), 64, storage)  # written anew
     assert not own.exists()
     assert again.head(None) == PAIRS[:100]

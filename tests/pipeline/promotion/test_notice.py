@@ -120,6 +120,9 @@ def test_an_empty_secret_is_a_mistake() -> None:
 
 def test_a_receiver_needs_nothing_but_python() -> None:
     root = Path(__file__).parents[2]
-    code = "import sys; sys.path.insert(0, '.'); from heliograph.pipeline.promotion.notice import read_notice"
+    code = (
+        "import sys; sys.path.insert(0, '.');"
+        "from heliograph.pipeline.promotion.notice import read_notice"
+    )
     # -S: without the installed packages.
     subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=root, check=True, timeout=DEADLINE)

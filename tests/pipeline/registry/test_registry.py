@@ -210,7 +210,8 @@ def test_what_is_not_there_is_said(store: Store, make_model: MakeModel) -> None:
 
 def test_a_server_that_is_away_is_reported(tmp_path: Path) -> None:
     script = (
-        "from heliograph.pipeline.request.errors import RequestError\nfrom heliograph.pipeline.promotion.promote import promote\n"
+        "from heliograph.pipeline.request.errors import RequestError\n"
+        "from heliograph.pipeline.promotion.promote import promote\n"
         "try: promote('tiny')\nexcept RequestError as error: print(error)"
     )
     message = run_python(

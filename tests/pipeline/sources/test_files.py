@@ -31,7 +31,9 @@ def test_every_one_of_several_globs_must_match(tmp_path: Path) -> None:
     """One that does not was passed over where another one did (issue 15, 6)."""
     (tmp_path / "a.jsonl").write_bytes(jsonl(PAIRS))
     with pytest.raises(RequestError, match=r"b\*\.jsonl': no such file"):
-        check_source([str(tmp_path / "a*.jsonl"), str(tmp_path / "b*.jsonl")], data(), "train")
+        check_source(
+            find_source([str(tmp_path / "a*.jsonl"), str(tmp_path / "b*.jsonl")], data(), "train")
+        )
 
 
 def test_globs_of_both_sides_are_paired_file_by_file(tmp_path: Path) -> None:
@@ -43,11 +45,11 @@ def test_globs_of_both_sides_are_paired_file_by_file(tmp_path: Path) -> None:
     assert rows(sides) == good(PAIRS)
     (tmp_path / "part1.de").unlink()
     with pytest.raises(RequestError, match=r"are 3 files and .*part\*\.de' 2: each needs one"):
-        check_source(sides, data(), "train")
+        check_source(find_source(sides, data(), "train"))
     for path in tmp_path.glob("*.de"):
         path.unlink()
     with pytest.raises(RequestError, match=r"part\*\.de': no such file"):
-        check_source(sides, data(), "train")
+        check_source(find_source(sides, data(), "train"))
 
 
 @pytest.mark.parametrize("suffix", [".xz", ".zip"])
@@ -58,7 +60,7 @@ def test_packed_sides_that_are_not_unpacked_are_refused_by_name(
         (tmp_path / f"{side}{suffix}").write_bytes(b"packed")
     sides = PairOfFiles(source=f"{tmp_path}/en{suffix}", target=f"{tmp_path}/de{suffix}")
     with pytest.raises(RequestError, match=rf"\{suffix} files are not unpacked here.*\.gz"):
-        check_source(sides, data(), "train")
+        check_source(find_source(sides, data(), "train"))
 
 
 @pytest.mark.parametrize("name", ["train (de) [v1].jsonl", "a?b*.jsonl", ".hidden/ü x.jsonl"])
@@ -102,7 +104,7 @@ def test_a_folder_with_configurations_and_several_files(tmp_path: Path) -> None:
     assert rows(str(tmp_path), configuration="de-en") == good(PAIRS)
     assert rows(str(tmp_path), configuration="fr-en") == good([("a dog", "un chien")])
     with pytest.raises(RequestError, match=r"data\.configuration.*de-en.*fr-en"):
-        check_source(str(tmp_path), data(), "train")
+        check_source(find_source(str(tmp_path), data(), "train"))
 
 
 # --- Folders of save_to_disk --------------------------------------------------------------------
@@ -127,21 +129,21 @@ def test_of_several_saved_splits_the_named_one_is_read(tmp_path: Path) -> None:
     assert rows(str(tmp_path)) == good(PAIRS)
     assert rows(str(tmp_path), "validation") == good(PAIRS[1:2])
     with pytest.raises(RequestError, match=r"no split 'validaton'; did you mean 'validation'"):
-        check_source(str(tmp_path), data(), "validaton")
+        check_source(find_source(str(tmp_path), data(), "validaton"))
 
 
 def test_a_dataset_that_was_not_saved_whole_is_refused(tmp_path: Path) -> None:
     dataset().save_to_disk(tmp_path / "set", num_shards=3)
     (tmp_path / "set" / "data-00001-of-00003.arrow").unlink()
     with pytest.raises(RequestError, match=r"data-00001-of-00003\.arrow.*state\.json beside it"):
-        check_source(str(tmp_path / "set"), data(), "train")
+        check_source(find_source(str(tmp_path / "set"), data(), "train"))
     DatasetDict({"train": dataset()}).save_to_disk(tmp_path / "dict")
     (tmp_path / "dict" / "train" / "state.json").write_text("{")
     with pytest.raises(RequestError, match=r"state\.json' is not JSON.*save the folder again"):
-        check_source(str(tmp_path / "dict"), data(), "train")
+        check_source(find_source(str(tmp_path / "dict"), data(), "train"))
     (tmp_path / "dict" / "train" / "state.json").unlink()
     with pytest.raises(RequestError, match=r"no state\.json.*save it again"):
-        check_source(str(tmp_path / "dict"), data(), "train")
+        check_source(find_source(str(tmp_path / "dict"), data(), "train"))
 
 
 def test_folders_far_away(tmp_path: Path) -> None:
@@ -153,7 +155,7 @@ def test_folders_far_away(tmp_path: Path) -> None:
     assert rows("memory://saved/") == good(PAIRS)
     assert rows("memory://plain/*.jsonl") == good(PAIRS)
     with pytest.raises(RequestError, match=r"'memory://plain'.*memory://plain/train-\*\.parquet"):
-        check_source("memory://plain", data(), "train")
+        check_source(find_source("memory://plain", data(), "train"))
 
 
 @pytest.mark.parametrize("location", ["", "*.jsonl", "caf*/*.jsonl"])

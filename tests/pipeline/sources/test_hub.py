@@ -150,14 +150,14 @@ PREPARED = """
 import json, sys
 import ray
 from heliograph.pipeline.corpus.corpus import prepare_corpus
-from heliograph.pipeline.corpus.known_sources import check_data
+from heliograph.pipeline.corpus.found_data import find_recipe_data
 from heliograph.pipeline.request.recipe import Data
 address, name, storage = json.loads(sys.argv[1])
 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
 data = Data(train=name, validation=name, validation_split="train", source="en", target="de")
-check_data(data, storage)
+found = find_recipe_data(data, storage)["data.train"]
 told = []
-corpus = prepare_corpus(name, data, "train", 10, storage, tell=told.append)
+corpus = prepare_corpus(found, 10, storage, tell=told.append)
 print(json.dumps([corpus.digest, corpus.identity["revision"], told]))
 """
 

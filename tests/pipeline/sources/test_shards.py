@@ -113,6 +113,6 @@ def test_mistakes_are_answered_before_ray_starts(
     write_arrow(tmp_path / "cut.arrow", PAIRS * 100)
     (tmp_path / "cut.arrow").write_bytes((tmp_path / "cut.arrow").read_bytes()[:2000])
     with pytest.raises(RequestError) as caught:
-        check_source(location, data(), "train")
+        check_source(find_source(location, data(), "train"))
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from heliograph.pipeline.corpus.known_sources import check_data
+from heliograph.pipeline.corpus.found_data import find_recipe_data
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.request.recipe import Data, Location, PairOfFiles
 from heliograph.pipeline.sources import source
@@ -84,7 +84,7 @@ def test_every_corpus_of_a_recipe_is_checked_under_its_key(
     monkeypatch.chdir(tmp_path)
     write_bad_files(tmp_path)
     with pytest.raises(RequestError) as caught:
-        check_data(data(train=train, validation="good.jsonl"), str(tmp_path))
+        find_recipe_data(data(train=train, validation="good.jsonl"), str(tmp_path))
     assert str(caught.value).startswith(words)
 
 
@@ -98,9 +98,9 @@ def test_corpora_of_a_mixture_have_columns_and_splits_of_their_own(
         {"location": "other.jsonl", "source": "eng", "target": "ger"},
         {"location": "folder", "split": "validation"},
     ]
-    check_data(data(train=mixture, validation="good.jsonl"), str(tmp_path))
+    find_recipe_data(data(train=mixture, validation="good.jsonl"), str(tmp_path))
     with pytest.raises(RequestError, match=r"^data\.validation: '\./nope': "):
-        check_data(data(train=mixture, validation="./nope"), str(tmp_path))
+        find_recipe_data(data(train=mixture, validation="./nope"), str(tmp_path))
 
 
 # --- What is refused ----------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_refused_with_the_reason(
     monkeypatch.chdir(tmp_path)
     write_bad_files(tmp_path)
     with pytest.raises(RequestError) as caught:
-        check_source(location, data(), "train")
+        check_source(find_source(location, data(), "train"))
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -200,7 +200,7 @@ def test_columns_of_a_file_without_a_header_have_numbers(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     numbered = Data(train="-", validation="-", columns=(2, 3))
-    check_source(str(tmp_path / name), numbered, "train")
+    check_source(find_source(str(tmp_path / name), numbered, "train"))
     source = find_source(str(tmp_path / name), numbered, "train")
     rows = [row for table in source.tables(0) for row in table.to_pylist()]
     assert [(row["source"], row["target"]) for row in rows[:2]] == [
@@ -215,10 +215,10 @@ def test_columns_of_a_file_without_a_header_have_numbers(
 def test_a_pair_that_is_taken_for_a_header_is_told_how_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("good\tgut\nbad\tschlecht\n")
     with pytest.raises(RequestError, match=r"it has: good, gut\. .*data\.columns=\[1, 2\]"):
-        check_source(str(tmp_path / "a.tsv"), Data(train="-", validation="-"), "train")
+        check_source(find_source(str(tmp_path / "a.tsv"), Data(train="-", validation="-"), "train"))
     wide = Data(train="-", validation="-", columns=(1, 3))
     with pytest.raises(RequestError, match=r"data\.columns \[1, 3\]: .*a\.tsv' has 2 columns"):
-        check_source(str(tmp_path / "a.tsv"), wide, "train")
+        check_source(find_source(str(tmp_path / "a.tsv"), wide, "train"))
 
 
 @pytest.mark.parametrize("location", ["embedded:train", "a.jsonl", "a.txt beside b.txt"])
@@ -231,4 +231,4 @@ def test_what_names_its_columns_has_no_numbers(tmp_path: Path, location: str) ->
     if "beside" in location:
         where = PairOfFiles(source=str(tmp_path / "a.txt"), target=str(tmp_path / "b.txt"))
     with pytest.raises(RequestError, match=r"data\.columns \[1, 2\]: .*without a header"):
-        check_source(where, numbered, "train")
+        check_source(find_source(where, numbered, "train"))

@@ -1,4 +1,4 @@
-"""What a source was when its corpus was prepared, for when it cannot be reached.
+"""A recipe's data, looked for; and what they were when they were prepared, for when they are away.
 
     storage/sources/KEY.json      KEY is a hash of what the recipe says of the source
 
@@ -31,58 +31,77 @@ class KnownSource:
     """When that was."""
 
 
-def check_data(data: Data, storage: str) -> None:
-    """`check_source` for all that a recipe trains on and for its validation data, naming the
-    recipe's key in what it raises: `data.train[2]` is the third corpus of a mixture. What cannot be
-    reached is let through where it was prepared before, on this storage."""
+@dataclass(frozen=True)
+class FoundData:
+    """One data set that a recipe names, looked for once in a start: all that follows takes what is
+    here, so that nothing asks a hub or lists a bucket a second time."""
+
+    location: Location
+    data: Data
+    """Its own options."""
+    split: str
+    source: Source | KnownSource
+    """What it is; where it cannot be reached, what it was when its corpus was prepared."""
+    away: Unreachable | None = None
+    """Why it cannot be reached."""
+
+
+def find_recipe_data(data: Data, storage: str) -> dict[str, FoundData]:
+    """All that a recipe trains on, in its order, and at last its validation data; by the recipe's
+    key: `data.train[2]` is the third corpus of a mixture. Without Ray, see `check_source`.
+
+    Raises:
+        RequestError: one of them cannot be read, under its key. What cannot be reached is let
+            through where it was prepared before, on this storage.
+    """
     if not data.ingredients:
         raise RequestError("data.train: the list of corpora is empty")
     mixed = isinstance(data.train, list) and not isinstance(data.train[0], str)
-    checks = [
-        (f"data.train[{number}]" if mixed else "data.train", location, own, own.train_split)
+    asked = {
+        f"data.train[{number}]" if mixed else "data.train": (location, own, own.train_split)
         for number, (location, own, _) in enumerate(data.ingredients)
-    ]
-    checks.append(("data.validation", data.validation, data, data.validation_split))
-    for key, location, own, split in checks:
+    }
+    asked["data.validation"] = (data.validation, data, data.validation_split)
+    found = {}
+    for key, (location, own, split) in asked.items():
         try:
-            check_source(location, own, split)
+            found[key] = find_data(location, own, split, storage)
+            if isinstance(source := found[key].source, Source):
+                check_source(source)
         except RequestError as error:
-            away = isinstance(error, Unreachable)
-            if away and recall(storage, location, own, split) is not None:
-                continue
             message = str(error)
             if not message.startswith("data."):
                 message = f"{key}: {message}"
             elif mixed and own is not data:
                 message = f"{key}.{message.removeprefix('data.')}"
             raise RequestError(message) from None
+    return found
 
 
-def find_known(
-    storage: str, location: Location, data: Data, split: str
-) -> Source | tuple[KnownSource, Unreachable]:
-    """The source; where it cannot be reached, what it was when its corpus was prepared, and why it
-    cannot.
+def find_data(location: Location, data: Data, split: str, storage: str) -> FoundData:
+    """One data set, of which nothing is read.
 
     Raises:
         RequestError: it is not there, or cannot be reached and was never prepared.
     """
     try:
-        return find_source(location, data, split)
+        return FoundData(location, data, split, find_source(location, data, split))
     except Unreachable as error:
         known = recall(storage, location, data, split)
         if known is None:
             raise
-        return known, error
+        return FoundData(location, data, split, known, error)
 
 
-def remember(storage: str, location: Location, data: Data, split: str, source: Source) -> None:
+def remember(storage: str, found: FoundData) -> None:
     """To be called when its corpus is prepared."""
+    source = found.source
+    assert isinstance(source, Source)
     now = datetime.now(UTC).isoformat(timespec="minutes")
     content = json.dumps(asdict(KnownSource(source.identity, source.unbounded, now)))
     files, root = filesystem_of(f"{storage}/sources")
     by_name = "revision" in source.identity or "://" in json.dumps(source.identity)
-    paths = list(_paths(root, location, data, split))
+    paths = list(_paths(root, found.location, found.data, found.split))
     write_whole(files, paths[0 if by_name else 1], content.encode())
 
 

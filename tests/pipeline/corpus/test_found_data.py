@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from heliograph.pipeline.corpus.corpus import Corpus, prepare_corpus
-from heliograph.pipeline.corpus.known_sources import check_data, recall
+from heliograph.pipeline.corpus.found_data import find_recipe_data, recall
 from heliograph.pipeline.request.errors import RequestError, Unreachable
 from heliograph.pipeline.request.recipe import Data, Location, PairOfFiles
 
@@ -24,8 +24,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def prepare(location: Location, told: list[str], **settings: object) -> Corpus:
     settings |= {"train": location, "validation": location, "validation_split": "train"}
     data = Data.model_validate(settings)
-    check_data(data, "storage")
-    return prepare_corpus(location, data, "train", 10, "storage", tell=told.append)
+    found = find_recipe_data(data, "storage")["data.train"]
+    return prepare_corpus(found, 10, "storage", tell=told.append)
 
 
 @pytest.mark.parametrize(
