@@ -1,1 +1,1 @@
-"""The commands, `heliograph VERB` or `python -m jobs.VERB`: each parses, calls, answers."""
+"""The commands, `heliograph VERB` or `python -m heliograph.jobs.VERB`: each parses, calls, answers."""

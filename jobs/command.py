@@ -209,5 +209,5 @@ def application(*verbs: Callable[..., None]) -> typer.Typer:
 
 
 def run_alone(verb: Callable[..., None]) -> None:
-    """`python -m jobs.VERB`: the same as `heliograph VERB`."""
+    """`python -m heliograph.jobs.VERB`: the same as `heliograph VERB`."""
     application(verb)(prog_name=f"heliograph {verb.__name__}")

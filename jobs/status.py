@@ -44,7 +44,7 @@ def describe(details: "JobDetails") -> dict[str, Any]:
         "exit_code": exit_code(details) if details.status.is_terminal() else None,
         "started": _time(details.start_time),
         "ended": _time(details.end_time),
-        "command": (details.entrypoint or "").removeprefix("python -m jobs."),
+        "command": (details.entrypoint or "").removeprefix("python -m heliograph.jobs."),
         "message": (details.message or "").splitlines()[0] if details.message else "",
     }
 

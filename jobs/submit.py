@@ -82,7 +82,7 @@ def submit(
     server = job_server.connect(address)
     token = "" if server.takes_jobs_from_anyone() else sealed.ray_token()
     sent = parcel.pack(Path.cwd(), verb, env, os.environ, token)
-    entrypoint = shlex.join(["python", "-m", f"jobs.{verb}", *flags, *words])
+    entrypoint = shlex.join(["python", "-m", f"heliograph.jobs.{verb}", *flags, *words])
     job, new = job_server.submit(server, stem, entrypoint, sent, alone=verb == "train")
     _note(f"job {job}: {verb} {shlex.join(words)}" if new else f"job {job} runs already")
     if detach:
@@ -152,7 +152,7 @@ def check_request(verb: str, words: Sequence[str]) -> str:
     """
     if verb not in VERBS:
         raise RequestError(f"verb {verb!r} is unknown; {did_you_mean(verb, VERBS)}")
-    function = getattr(importlib.import_module(f"jobs.{verb}"), verb)
+    function = getattr(importlib.import_module(f"heliograph.jobs.{verb}"), verb)
     parser = typer.main.get_command(application(function))
     stem = verb
     with parser.make_context(f"heliograph {verb}", list(words)) as context:

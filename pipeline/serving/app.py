@@ -133,7 +133,7 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _add_pages(api: FastAPI) -> None:
-    folder = Path(__file__).parent / "serve_page"
+    folder = Path(__file__).parent / "page"
 
     def add(path: str, content: bytes, kind: str) -> None:
         async def page() -> Response:

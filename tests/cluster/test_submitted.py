@@ -42,8 +42,8 @@ class Desk:
     def __init__(self, cluster: Cluster, tracking: str) -> None:
         self.cluster, self.host = cluster, cluster.lan.add()
         self.project = self.host.folder / "project"
-        for package in ("jobs", "model", "pipeline", "recipes"):
-            shutil.copytree(ROOT / package, self.project / package)
+        for package in ("heliograph", "jobs", "model", "pipeline", "recipes"):
+            shutil.copytree(ROOT / package, self.project / package, symlinks=True)
         self.environment = {
             name: value
             for name, value in cluster.environment.items()

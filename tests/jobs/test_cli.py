@@ -1,4 +1,4 @@
-"""`heliograph VERB` and `python -m jobs.VERB` are the same thing."""
+"""`heliograph VERB` and `python -m heliograph.jobs.VERB` are the same thing."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Command = Callable[..., Forked]
 
 @pytest.mark.parametrize("verb", [*VERBS, "submit"])
 def test_both_spellings_have_one_help(verb: str, heliograph: Command) -> None:
-    short, long = heliograph(verb, "--help"), heliograph("--help", module=f"jobs.{verb}")
+    short, long = heliograph(verb, "--help"), heliograph("--help", module=f"heliograph.jobs.{verb}")
     assert short.exit_code == long.exit_code == 0
     assert short.stdout == long.stdout
     assert "--json" in short.stdout

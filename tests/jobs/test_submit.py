@@ -109,11 +109,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def stand_in(folder: Path, server: JobServer) -> Path:
     """A folder whose `evaluate` ends with the exit code that it is given as its model."""
-    (folder / "jobs").mkdir()
+    jobs = folder / "heliograph" / "jobs"
+    jobs.mkdir(parents=True)
     address = ray.get_runtime_context().gcs_address
-    (folder / "jobs" / "evaluate.py").write_text(JOB.replace("CLUSTER", address))
+    (jobs / "evaluate.py").write_text(JOB.replace("CLUSTER", address))
     # All else is where it was.
-    (folder / "jobs" / "__init__.py").write_text(f"__path__.append({str(ROOT / 'jobs')!r})\n")
+    for package, real in ((jobs.parent, "heliograph"), (jobs, "jobs")):
+        (package / "__init__.py").write_text(f"__path__.append({str(ROOT / real)!r})\n")
     return folder
 
 

@@ -10,7 +10,7 @@ from heliograph.pipeline.cluster.parcel import SECONDS_TO_STOP, check_size, inst
 from heliograph.pipeline.cluster.sealed import SEALED, unseal
 from heliograph.pipeline.request.errors import RequestError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECRET = "hunter2"
 
 

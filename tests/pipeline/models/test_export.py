@@ -24,7 +24,7 @@ from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.pipeline.model_store import Store
 from tests.waiting import DEADLINE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCES = [source for source, _ in PAIRS]
 OTHERS = ["The old dog eats a tree.", "", " \t", "bark " * 30, "1 € 🙂", "\udc80 red"]
 

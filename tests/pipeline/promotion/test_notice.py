@@ -119,7 +119,7 @@ def test_an_empty_secret_is_a_mistake() -> None:
 
 
 def test_a_receiver_needs_nothing_but_python() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     code = (
         "import sys; sys.path.insert(0, '.');"
         "from heliograph.pipeline.promotion.notice import read_notice"

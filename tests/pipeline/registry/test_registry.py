@@ -18,7 +18,7 @@ from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.pipeline.model_store import SETTINGS, Store
 from tests.waiting import DEADLINE
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCES = [source for source, _ in PAIRS]
 
 
@@ -97,7 +97,7 @@ print(json.dumps({
     "code": [
         module.__file__
         for name, module in sys.modules.items()
-        if name.startswith(("pipeline.", "model."))
+        if name.startswith("heliograph.")
     ],
     "heavy": [name for name in ("ray", "datasets") if name in sys.modules],
     "inputs": model.metadata.signature.inputs.to_dict(),
@@ -138,8 +138,8 @@ def imported(files: list[str]) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add((node.module or "").split(".")[0])
-    ours = {"model", "pipeline"}
-    return {distributions[name][0] for name in names - ours if name in distributions}
+    names.discard("heliograph")
+    return {distributions[name][0] for name in names if name in distributions}
 
 
 SCORE_CHAMPION = """

@@ -13,7 +13,7 @@ from heliograph.pipeline.request.model_uri import (
     parse_model,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_four_forms(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from heliograph.pipeline.request.placement import (
 )
 from heliograph.pipeline.request.recipe import Batches, Cluster
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def cpu_nodes(*cpus: float) -> list[Nodes]:

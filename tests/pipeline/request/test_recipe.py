@@ -14,7 +14,7 @@ from heliograph.pipeline.request.placement import idle_workers
 from heliograph.pipeline.request.recipe import PairOfFiles, Recipe
 from heliograph.pipeline.request.recipe_file import load_recipe, parse_recipe
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHIPPED = sorted((ROOT / "recipes").glob("*.yaml"))
 
 MINIMAL = """\

@@ -190,7 +190,7 @@ def test_another_process_translates_alike(make_model: MakeModel) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script, folder],
         input=json.dumps(SOURCES),
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         check=True,
