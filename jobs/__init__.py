@@ -1,1 +1,2 @@
-"""The commands, `heliograph VERB` or `python -m heliograph.jobs.VERB`: each parses, calls, answers."""
+"""The commands, `heliograph VERB` or `python -m heliograph.jobs.VERB`: each parses, calls, and
+answers."""

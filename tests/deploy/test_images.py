@@ -110,9 +110,8 @@ def test_what_is_copied_is_enough_to_install_and_run(tmp_path: Path) -> None:
     folder.mkdir()
     for source in copied("Dockerfile"):
         if (ROOT / source).is_dir():
-            shutil.copytree(
-                ROOT / source, folder / source, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            caches = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / source, folder / source, symlinks=True, ignore=caches)
         else:
             shutil.copy(ROOT / source, folder / source)
     words = ["--quiet", "--target", str(tmp_path / "site"), "--no-deps", "--no-build-isolation"]
@@ -131,8 +130,14 @@ def test_what_is_copied_is_enough_to_install_and_run(tmp_path: Path) -> None:
         timeout=DEADLINE,
     ).stdout
     assert "RECIPE" in help_text
-    assert (tmp_path / "site/jobs/train.py").is_file()
-    assert (tmp_path / "site/recipes/base.yaml").is_file()
+    (found,) = (tmp_path / "site").glob("heliograph-*.dist-info")
+    assert {path.name for path in (tmp_path / "site").iterdir()} == {
+        "heliograph",
+        found.name,
+        "bin",
+    }
+    for file in ("jobs/train.py", "model/search.py", "recipes/base.yaml", "pipeline/serving/page"):
+        assert (tmp_path / "site/heliograph" / file).exists()
     assert (tmp_path / "site/bin/heliograph").is_file()
 
 
