@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.pipeline.test_tokenizer import texts
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -25,6 +24,7 @@ from heliograph.pipeline.steps import sampling
 from heliograph.pipeline.steps.sampling import SubwordSampler
 from heliograph.pipeline.steps.tokenizer import END, SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from tests.pipeline.small_corpus import write_corpus
+from tests.pipeline.steps.test_tokenizer import texts
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 DRAWS = 20_000
