@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from heliograph.pipeline.corpus.found_data import find_recipe_data
 from heliograph.pipeline.corpus.mixture import Mixture
 from heliograph.pipeline.job.data import check_contents, check_sources, has_begun
 from heliograph.pipeline.request import recipe
@@ -26,6 +27,7 @@ def job(tmp_path: Path) -> Recipe:
     for name, pairs in (("train", PAIRS * 20), ("validation", PAIRS)):
         (tmp_path / f"{name}.jsonl").write_bytes(jsonl(pairs))
     data = {key: str(tmp_path / f"{key}.jsonl") for key in ("train", "validation")}
+    data |= {"source": "en", "target": "de"}
     return parse_recipe({"name": "job", "data": data, "train": {"steps": 2}})
 
 
@@ -35,7 +37,8 @@ def start(job: Recipe, tmp_path: Path) -> Start:
 
     def start() -> bool:
         folder, number = str(tmp_path / "job"), len(list(tmp_path.glob("start-*")))
-        untouched = check_sources(folder, job, "job-1")
+        found = find_recipe_data(job.data, str(tmp_path / "storage"))
+        untouched = check_sources(folder, found, "job-1")
         here = tmp_path / f"start-{number}"
         train, validation = (
             write_corpus(here / key, eval_lines(tmp_path / f"{key}.jsonl"), 10)
@@ -44,7 +47,7 @@ def start(job: Recipe, tmp_path: Path) -> Start:
         texts = Mixture((train,), (1.0,))
         config = recipe.Tokenizer(vocabulary_size=300)
         tokenizer = train_tokenizer(texts, config, str(here), None)
-        check_contents(folder, job, Prepared(texts, validation, tokenizer, None), "job-1")
+        check_contents(folder, found, Prepared(texts, validation, tokenizer, None), "job-1")
         return untouched
 
     return start
