@@ -105,3 +105,13 @@ class Command:
 
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+def write_somebody_s_project(folder: Path, *libraries: str) -> None:
+    """Modules and packages of a user's own, of which none may be imported in place of ours; and
+    some that are called like libraries."""
+    packages = [f"{name}/__init__" for name in ("pipeline", "jobs", "recipes", *libraries)]
+    for name in ("model", "train", "evaluate", *packages):
+        path = folder / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"raise ImportError('the user has {name}')\n", encoding="utf-8")

@@ -23,7 +23,7 @@ from heliograph.jobs.command import application
 from heliograph.jobs.promote import promote
 from heliograph.pipeline.models.lineage import descend, trace
 from heliograph.pipeline.registry.registry import fetch_model
-from tests.small_job import small_recipe
+from tests.small_job import small_recipe, write_somebody_s_project
 from tests.waiting import DEADLINE
 
 STEPS = 12
@@ -104,10 +104,25 @@ def test_the_same_job_again_is_finished_already(job: dict[str, Any], home: Path)
     assert heliograph.train(small_recipe(home)) == job
 
 
+def test_python_s_way_in_is_that_of_the_commands(job: dict[str, Any]) -> None:
+    scores = heliograph.evaluate("models:/small@champion")
+    assert scores["bleu"] == job["metrics"]["valid/bleu"]
+    sentences = ["The dog sleeps.", "", "A small man laughs."]
+    model = heliograph.load_model("models:/small/1", decoding=["beam=3", "n_best=2"])
+    assert [len(found) for found in model.alternatives(sentences)] == [2, 0, 2]
+    assert heliograph.translate("models:/small/1", sentences, decoding=["beam=3"]) == (
+        model.translate(sentences)
+    )
+    assert heliograph.promote("small", dry_run=True).reason == "version 1 is the champion already"
+
+
 def test_a_process_with_only_the_registry_reproduces_the_score(
     job: dict[str, Any], tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-m", "heliograph.jobs.evaluate", "models:/small@champion", "--json"]
+    """In a folder of somebody's own project, too (issue 16, 4)."""
+    write_somebody_s_project(tmp_path, "tokenizers", "datasets")
+    heliograph_command = str(Path(sys.executable).parent / "heliograph")
+    command = [heliograph_command, "evaluate", "models:/small@champion", "--json"]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=True
     )

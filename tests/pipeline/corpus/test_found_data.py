@@ -54,6 +54,19 @@ def test_a_file_that_was_moved_away_is_told_and_not_needed(
         prepare(location, told, source="another")
 
 
+def test_what_was_found_is_not_looked_for_again(folder: Path, ray_cluster: None) -> None:
+    """In one start: what is prepared is what was checked (issue 16, 3)."""
+    before = prepare("pairs.jsonl", [])
+    data = Data(train="pairs.jsonl", validation="pairs.jsonl", validation_split="train")
+    found = find_recipe_data(data, "storage")
+    assert list(found) == ["data.train", "data.validation"]
+    (folder / "pairs.jsonl").unlink()
+    told: list[str] = []
+    for each in found.values():
+        assert prepare_corpus(each, 10, "storage", tell=told.append) == before
+    assert told == []
+
+
 def test_another_folder_s_file_of_the_same_name_is_another(
     folder: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

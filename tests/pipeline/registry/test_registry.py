@@ -16,6 +16,7 @@ from heliograph.pipeline.scoring.evaluate import evaluate
 from heliograph.pipeline.translation.translate import Translator
 from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.pipeline.model_store import SETTINGS, Store
+from tests.small_job import write_somebody_s_project
 from tests.waiting import DEADLINE
 
 ROOT = Path(__file__).parents[3]
@@ -113,6 +114,7 @@ def test_a_version_runs_where_heliograph_is_not(store: Store, make_model: MakeMo
     store.register(make_model(3, known=4))
     empty = store.folder / "empty"
     empty.mkdir()
+    write_somebody_s_project(empty)
     found = json.loads(run_python(LOAD_PYFUNC, empty, json.dumps(SOURCES)))
 
     here = Translator.load(make_model(3, known=4), "cpu")
