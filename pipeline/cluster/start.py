@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import chdir
 from pathlib import Path
 
 import ray
@@ -18,6 +19,8 @@ from heliograph.pipeline.request.placement import Nodes, ray_address
 GROWS_TO = "HELIOGRAPH_CLUSTER"
 """The variable that names, on every node of a cluster that grows by itself, the file that says how
 far: cluster.yaml. Ray's autoscaler knows it, and tells nobody."""
+HERE = Path(__file__).parents[3]
+"""What holds the package: that workers may import from."""
 SECONDS_TO_CONNECT = 10.0
 """To a cluster's head, which does nothing else first."""
 
@@ -45,7 +48,10 @@ def start_ray(lasting_retries: bool = False) -> None:
 
     def start() -> None:
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            # Ray puts the current folder before the libraries in its workers' path, where a user's
+            # own `tokenizers/` would be taken for the library.
+            with chdir(HERE):
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             started.set_result(None)
         except BaseException as error:  # to be raised where it is waited for
             started.set_exception(error)
