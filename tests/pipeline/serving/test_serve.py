@@ -113,7 +113,7 @@ def test_a_promotion_under_load_drops_nothing(server: Served, make_model: MakeMo
 
 
 def test_what_attacks_it_is_refused_and_it_goes_on(server: Served) -> None:
-    """All of them are in tests/pipeline/test_serve_http.py; here some reach a real replica."""
+    """All of them are in tests/pipeline/serving/test_http.py; here some reach a real replica."""
     for body, status in (
         (b'{"text": "' + b"a" * 10_000_000 + b'"}', 413),
         ({"text": ["a"] * 10_000}, 413),
