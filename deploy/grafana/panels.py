@@ -2,7 +2,8 @@
 
     python deploy/grafana/panels.py        # writes dashboards/heliograph.json beside it
 
-tests/deploy/test_dashboards.py holds the file equal to this table, and each query to what a run exports.
+tests/deploy/test_dashboards.py holds the file equal to this table, and each query to what a run
+exports.
 """
 
 import json

@@ -16,6 +16,7 @@ from heliograph.pipeline.sources.files import COMPRESSIONS
 BLOCK_BYTES = 512 * 1024
 """Lines are handed on in lists of about this many bytes: small beside memory, large beside the cost
 of a table."""
+_BEGINNING_BYTES = 64 * 1024  # enough to see how a table's rows end
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",  # begins as UTF-16's does
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -45,7 +46,7 @@ def open_table(path: str, filesystem: FileSystem, *, quotes: bool) -> Any:
         RequestError: the file is UTF-16 or UTF-32.
     """
     with open_file(path, filesystem) as file:
-        beginning = file.read(BLOCK_BYTES)
+        beginning = file.read(_BEGINNING_BYTES)
     if not beginning:
         return None
     check_encoding(beginning, path)

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -100,7 +101,7 @@ def _unusable(uri: str, error: Exception) -> str:
             )
         return (
             f"tracking store {uri!r} was made by an older MLflow and was left as it is: back it "
-            f"up, then `mlflow db upgrade {uri}`"
+            f"up, then `mlflow db upgrade {shlex.quote(uri)}`"
         )
     if "://" not in uri or uri.startswith("file:"):
         return (

