@@ -7,9 +7,10 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import chdir
+from contextlib import chdir, suppress
 from pathlib import Path
 
+import psutil
 import ray
 import yaml
 
@@ -21,6 +22,7 @@ GROWS_TO = "HELIOGRAPH_CLUSTER"
 far: cluster.yaml. Ray's autoscaler knows it, and tells nobody."""
 HERE = Path(__file__).parents[3]
 """What holds the package: that workers may import from."""
+ATTEMPTS_TO_START = 3
 SECONDS_TO_CONNECT = 10.0
 """To a cluster's head, which does nothing else first."""
 
@@ -51,7 +53,7 @@ def start_ray(lasting_retries: bool = False) -> None:
             # Ray puts the current folder before the libraries in its workers' path, where a user's
             # own `tokenizers/` would be taken for the library.
             with chdir(HERE):
-                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+                _connect(address)
             started.set_result(None)
         except BaseException as error:  # to be raised where it is waited for
             started.set_exception(error)
@@ -68,6 +70,24 @@ def start_ray(lasting_retries: bool = False) -> None:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)  # Ray has put a handler there that aborts
+
+
+def _connect(address: str) -> None:
+    """ray.init, which where Ray is started here waits for its processes for half a minute: too
+    short where many things start at once, so it is tried again."""
+    for attempt in range(1, ATTEMPTS_TO_START + 1):
+        before = psutil.Process().children(recursive=True)
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            return
+        except Exception as error:  # it has no other class
+            if "timed out during startup" not in str(error) or attempt == ATTEMPTS_TO_START:
+                raise
+        half_started = set(psutil.Process().children(recursive=True)) - set(before)
+        for process in half_started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(half_started)
 
 
 def _check_answers(address: str) -> None:

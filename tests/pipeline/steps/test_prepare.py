@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from heliograph.pipeline.corpus.found_data import find_recipe_data
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.request.recipe import Recipe
 from heliograph.pipeline.request.recipe_file import parse_recipe
 from heliograph.pipeline.sources.embedded.grammar import pairs
-from heliograph.pipeline.steps.prepare import prepare
+from heliograph.pipeline.steps import prepare as steps
+from heliograph.pipeline.steps.prepare import Prepared
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -44,6 +46,11 @@ def make_recipe(tmp_path: Path) -> MakeRecipe:
         return parse_recipe(tree)
 
     return make
+
+
+def prepare(recipe: Recipe, *, tokenize: bool) -> Prepared:
+    found = find_recipe_data(recipe.data, recipe.storage)
+    return steps.prepare(recipe, found, tokenize=tokenize)
 
 
 def test_tokens_are_used_once_they_were_prepared(make_recipe: MakeRecipe) -> None:
