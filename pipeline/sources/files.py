@@ -9,13 +9,14 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from fsspec.utils import glob_translate
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
 from heliograph.pipeline.request.errors import RequestError, Unreachable, did_you_mean, one_line
 from heliograph.pipeline.request.recipe import Data, Location, PairOfFiles, Stream
+from heliograph.pipeline.sources.formats import BY_SUFFIX, format_of, is_readable
 from heliograph.pipeline.sources.hub import (
     dataset_builder,
     hub_revision,
@@ -23,38 +24,12 @@ from heliograph.pipeline.sources.hub import (
     settings_of,
     split_files,
 )
+from heliograph.pipeline.sources.lines import COMPRESSIONS, NOT_UNPACKED
+from heliograph.pipeline.sources.rows import USUAL, Dialect
 from heliograph.pipeline.storage.filesystems import filesystem_of, in_parallel
 from heliograph.pipeline.storage.listing import list_folder
 
-FORMATS = {
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-}
-"""By suffix. The text formats may be compressed: one of COMPRESSIONS after the suffix."""
-BINARY = ("parquet", "arrow")
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
-NOT_UNPACKED = (".xz", ".zip", ".7z", ".tar", ".tgz", ".rar", ".lzma", ".br")
-
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
-_READABLE = "Parquet, Arrow, JSON lines, CSV and TSV: " + ", ".join(FORMATS)
-
-
-class Dialect(NamedTuple):
-    """How CSV and TSV files are to be read."""
-
-    delimiter: str | None = None
-    """Between a CSV file's cells, where the dataset's README says so. None: by the suffix."""
-    numbers: tuple[int, int] | None = None
-    """Of source's and target's column, from 1, where the first line is a pair like all others.
-    None: it names the columns."""
-
-
-BY_SUFFIX = Dialect()
 
 
 @dataclass(frozen=True)
@@ -67,7 +42,7 @@ class Files:
     """Opens the entries' paths, in this process and, pickled, in any other."""
     identity: dict[str, Any]
     """JSON. The same identity, the same data: revision, or the files' sizes and times of change."""
-    dialect: Dialect = BY_SUFFIX
+    dialect: Dialect = USUAL
     passed_over: tuple[str, ...] = ()
     """Files beside them that are named like a split and are in none."""
 
@@ -104,28 +79,8 @@ def _find_files(location: str | list[str] | PairOfFiles, data: Data, split: str)
 def is_hub_name(location: str) -> bool:
     """Whether it looks like NAME or OWNER/NAME, and not like a file that we read."""
     return bool(_HUB_NAME.fullmatch(location)) and not location.lower().endswith(
-        (*FORMATS, *COMPRESSIONS)
+        (*BY_SUFFIX, *COMPRESSIONS)
     )
-
-
-def format_of(path: str) -> str:
-    """parquet, arrow, json, csv or tsv, by the suffix; RequestError if it is none of them."""
-    suffixes = [suffix.lower() for suffix in PurePosixPath(path).suffixes]
-    compressed = bool(suffixes) and suffixes[-1] in COMPRESSIONS
-    suffix = "".join(suffixes[-2:-1] if compressed else suffixes[-1:])
-    if suffix not in FORMATS or (compressed and FORMATS[suffix] in BINARY):
-        raise RequestError(
-            f"{path!r}: cannot read files like this; what is read is {_READABLE}. "
-            "Other formats that `datasets` knows: {stream: FORMAT, files: …}"
-        )
-    return FORMATS[suffix]
-
-
-def _is_readable(path: str) -> bool:
-    try:
-        return bool(format_of(path))
-    except RequestError:
-        return False
 
 
 # --- Plain files and globs ----------------------------------------------------------------------
@@ -196,7 +151,7 @@ def _described(
     entries: list[tuple[str, ...]],
     filesystem: FileSystem,
     identity: dict[str, Any],
-    dialect: Dialect = BY_SUFFIX,
+    dialect: Dialect = USUAL,
 ) -> Files:
     infos = in_parallel(filesystem.get_file_info, [path for entry in entries for path in entry])
     files = [{"path": i.path, "size": i.size, "modified": i.mtime_ns} for i in infos]
@@ -270,7 +225,7 @@ def _folder_files(location: str, data: Data, split: str) -> Files | Stream:
     dialect = Dialect(settings_of(builder).get("sep"))
     described = _described([(file,) for file in found], filesystem, identity, dialect)
     there = list_folder(filesystem, path, recursive=True)
-    others = [i.path for i in there if i.type == FileType.File and _is_readable(i.path)]
+    others = [i.path for i in there if i.type == FileType.File and is_readable(i.path)]
     return replace(described, passed_over=tuple(passed_over(builder, path, others)))
 
 
@@ -299,9 +254,8 @@ def _hub_files(name: str, data: Data, split: str) -> Files | Stream:
 
 def _reads_directly(builder: Any, paths: list[str]) -> bool:
     """Whether the readers here know the files' formats, and all that the README says of them."""
-    if not all(map(_is_readable, paths)):
+    if not all(map(is_readable, paths)):
         return False
-    formats = {format_of(path) for path in paths}
     settings = settings_of(builder)
     known = not settings.keys() - {"sep", "delimiter"} and len(str(settings.get("sep", ","))) == 1
-    return known and (not settings or formats <= {"csv", "tsv"})
+    return known and (not settings or all(format_of(path).has_dialects for path in paths))

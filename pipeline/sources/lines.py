@@ -11,8 +11,11 @@ import pyarrow as pa
 from pyarrow.fs import FileSystem
 
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.sources.files import COMPRESSIONS
 
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+"""Of text files, by the last suffix."""
+NOT_UNPACKED = (".xz", ".zip", ".7z", ".tar", ".tgz", ".rar", ".lzma", ".br")
+AGAIN = "download or write it again"
 BLOCK_BYTES = 512 * 1024
 """Lines are handed on in lists of about this many bytes: small beside memory, large beside the cost
 of a table."""

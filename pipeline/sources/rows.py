@@ -11,12 +11,14 @@ The sides with a problem are null. Where a schema of `whole_rows` says so (`keep
 """
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from heliograph.pipeline.request.errors import RequestError, did_you_mean
+from heliograph.pipeline.sources.lines import LONGEST_LINE
 from heliograph.pipeline.sources.whole_rows import ROW, no_row, row_of_batch, row_of_dicts
 
 SCHEMA = pa.schema([("source", pa.string()), ("target", pa.string()), ("problem", pa.string())])
@@ -27,6 +29,33 @@ Columns = tuple[str, str]
 """The names of the source's and the target's column, or of their keys inside `translation`."""
 Side = tuple[pa.Array, pa.Array]
 """Texts, and each one's problem."""
+
+
+class Dialect(NamedTuple):
+    """How CSV and TSV files are to be read."""
+
+    delimiter: str | None = None
+    """Between cells, where the dataset's README says so. None: by the suffix."""
+    numbers: tuple[int, int] | None = None
+    """Of source's and target's column, from 1, where the first line is a pair like all others.
+    None: it names the columns."""
+
+
+USUAL = Dialect()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is to be read of a file."""
+
+    columns: Columns
+    dialect: Dialect = USUAL
+    row_groups: range | None = None
+    """Only these of a Parquet file."""
+    csv_block: int = LONGEST_LINE
+    """Bytes of a CSV file that are parsed at once, of which a row may not have more."""
+    keep: pa.Schema | None = None
+    """Types of all columns, where these are to be read as well."""
 
 
 def table_of(source: Side, target: Side, row: pa.StructArray | None = None) -> pa.Table:

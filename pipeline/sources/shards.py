@@ -50,7 +50,7 @@ class Shards:
     def tables(
         self, shard: int, columns: Columns, keep: pa.Schema | None = None
     ) -> Iterator[pa.Table]:
-        """One shard's tables; `keep` as in `readers.read_entry`.
+        """One shard's tables; `keep` as in `rows.Reading`.
 
         Raises:
             RequestError: a column is not there or holds no text, the content cannot be read, or the

@@ -1,6 +1,6 @@
 """Hub name, folder or files → a Ray Dataset of {source, target}.
 
-`files` says which files a location means, `readers` how each becomes tables, `shards` does both for
+`files` says which files a location means, `formats` how each becomes tables, `shards` does both for
 what only `datasets` can open; here they become one stream, read by Ray Data with a task per file or
 shard (per some row groups of a large Parquet file), in their order and that of the rows in them.
 """
@@ -19,9 +19,9 @@ from pyarrow.fs import FileSystem
 from heliograph.pipeline.request.errors import RequestError, did_you_mean
 from heliograph.pipeline.request.recipe import Data, Location, PairOfFiles, Stream
 from heliograph.pipeline.sources.embedded import grammar
-from heliograph.pipeline.sources.files import Files, find_files, format_of
-from heliograph.pipeline.sources.readers import check_entry, parquet_row_groups, read_entry
-from heliograph.pipeline.sources.rows import SCHEMA, Columns, table_of_batch
+from heliograph.pipeline.sources.files import Files, find_files
+from heliograph.pipeline.sources.formats import check_entry, format_of, read_entry
+from heliograph.pipeline.sources.rows import SCHEMA, Columns, Reading, table_of_batch
 from heliograph.pipeline.sources.shards import Shards, open_shards
 from heliograph.pipeline.storage.filesystems import in_parallel
 
@@ -67,24 +67,22 @@ class Source:
     def tables(self, part: int, keep: pa.Schema | None = None) -> Iterator[pa.Table]:
         """One part's tables, of `rows.SCHEMA`; with a column `row` of all columns, where `keep` is
         their types. Raises RequestError for what cannot be read."""
-        entry, row_groups = self.parts[part].entry, self.parts[part].row_groups
+        entry = self.parts[part].entry
         if isinstance(self.origin, Shards):
             yield from self.origin.tables(part, self.columns, keep)
         elif self.origin is not None:
-            files = self.origin
-            yield from read_entry(
-                entry,
-                files.filesystem,
-                self.columns,
-                row_groups,
-                files.dialect,
-                keep=keep,
-            )
+            reading = self.reading(self.parts[part], keep)
+            yield from read_entry(entry, self.origin.filesystem, reading)
         else:
             pairs = grammar.pairs(_embedded_split(entry[0]))
             sides = [pa.array(side) for side in zip(*pairs, strict=True)]
             batch = pa.RecordBatch.from_arrays(sides, SCHEMA.names[:2])
             yield table_of_batch(batch, SCHEMA.names[:2], keep)
+
+    def reading(self, part: Part, keep: pa.Schema | None = None) -> Reading:
+        """What is to be read of a part that is a file, or a pair of them."""
+        assert isinstance(self.origin, Files)
+        return Reading(self.columns, self.origin.dialect, part.row_groups, keep=keep)
 
     def dataset(self, transform: Transform) -> "ray.data.Dataset":
         """The transformed tables of all parts, in order, as they are needed."""
@@ -128,7 +126,7 @@ def check_source(source: Source) -> None:
         files, entries = origin, list(dict.fromkeys(part.entry for part in source.parts))
 
         def has_rows(entry: tuple[str, ...]) -> bool:
-            return check_entry(entry, files.filesystem, columns, files.dialect)
+            return check_entry(entry, files.filesystem, Reading(columns, files.dialect))
 
         filled = any(in_parallel(has_rows, entries))
     else:
@@ -209,13 +207,13 @@ def _embedded_split(location: str) -> grammar.Split:
 
 def _parts(entry: tuple[str, ...], filesystem: FileSystem) -> Iterator[Part]:
     """One part, or several for a Parquet file of more than TASK_BYTES."""
-    large = len(entry) == 1 and format_of(entry[0]) == "parquet"
+    row_groups = format_of(entry[0]).row_groups if len(entry) == 1 else None
     # A file is smaller than its content by the factor of its compression: rarely above ten.
-    if not large or filesystem.get_file_info(entry[0]).size < TASK_BYTES / 10:
+    if row_groups is None or filesystem.get_file_info(entry[0]).size < TASK_BYTES / 10:
         yield Part(entry)
         return
     first, total = 0, 0
-    sizes = parquet_row_groups(entry[0], filesystem)
+    sizes = row_groups(entry[0], filesystem)
     for number, size in enumerate(sizes, 1):
         total += size
         if total >= TASK_BYTES or number == len(sizes):

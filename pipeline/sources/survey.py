@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.sources.files import Files, format_of
-from heliograph.pipeline.sources.readers import arrow_batches, in_words, open_parquet, read_entry
+from heliograph.pipeline.sources.formats import look_at_entry
 from heliograph.pipeline.sources.shards import Shards
-from heliograph.pipeline.sources.source import Part, Source
-from heliograph.pipeline.sources.text_readers import SIDES, csv_columns, json_rows
-from heliograph.pipeline.sources.whole_rows import TEXT, joined, schema_of_dicts, storable
+from heliograph.pipeline.sources.source import Source
+from heliograph.pipeline.sources.text_readers import SIDES, look_at_text
+from heliograph.pipeline.sources.whole_rows import joined, storable
 
 
 @dataclass(frozen=True)
@@ -49,45 +48,16 @@ def survey_part(source: Source, number: int) -> tuple[pa.Schema, int]:
     part, origin = source.parts[number], source.origin
     if isinstance(origin, Shards):
         found = origin.schemas(number)
-    elif origin is not None and len(part.entry) == 1:
-        found = _of_file(part, origin, source)
+    elif origin is not None:
+        found = look_at_entry(part.entry, origin.filesystem, source.reading(part))
     else:
-        found = _of_text(SIDES, source.tables(number))
+        found = look_at_text(SIDES, source.tables(number))
     for some, rows in found:
         _check_names(some, part.entry)
         if some != schema:
             schema = joined([schema, some])
         total += rows
     return schema, total
-
-
-def _of_file(part: Part, files: Files, source: Source) -> Iterator[tuple[pa.Schema, int]]:
-    """Types and the number of rows, some rows at a time."""
-    path, filesystem = part.entry[0], files.filesystem
-    with in_words(part.entry):
-        match format_of(path):
-            case "parquet":
-                with open_parquet(path, filesystem) as file:
-                    groups = part.row_groups or range(file.metadata.num_row_groups)
-                    rows = sum(file.metadata.row_group(group).num_rows for group in groups)
-                    yield file.schema_arrow, rows
-            case "arrow":
-                for batch in arrow_batches(path, filesystem):
-                    yield batch.schema, batch.num_rows
-            case "json":
-                for some in json_rows(path, filesystem):
-                    yield schema_of_dicts(some), len(some)
-            case _:
-                names = csv_columns(path, filesystem, files.dialect)
-                tables = read_entry(part.entry, filesystem, source.columns, None, files.dialect)
-                yield from _of_text(names, tables)
-
-
-def _of_text(names: list[str], tables: Iterator[pa.Table]) -> Iterator[tuple[pa.Schema, int]]:
-    schema = pa.schema([(name, TEXT) for name in names])
-    yield schema, 0
-    for table in tables:
-        yield schema, table.num_rows
 
 
 def _check_names(schema: pa.Schema, entry: tuple[str, ...]) -> None:

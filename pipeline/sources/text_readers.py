@@ -1,12 +1,12 @@
 """Text files → tables of `rows.SCHEMA`: JSON lines, CSV and TSV, pairs of files.
 
-Errors that pyarrow meets are put in words by `readers.read_entry`, which calls what is here.
+Errors that pyarrow meets are put in words by `formats`, which calls what is here.
 """
 
 import json
 import shlex
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -15,11 +15,18 @@ import pyarrow.csv
 from pyarrow.fs import FileSystem
 
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.sources.files import Dialect, format_of
-from heliograph.pipeline.sources.lines import LONGEST_LINE, line_blocks, open_file, open_table
+from heliograph.pipeline.sources.lines import (
+    AGAIN,
+    LONGEST_LINE,
+    line_blocks,
+    open_file,
+    open_table,
+)
 from heliograph.pipeline.sources.rows import (
     ROWS,
     Columns,
+    Dialect,
+    Reading,
     as_text,
     check_columns,
     check_keys,
@@ -27,31 +34,38 @@ from heliograph.pipeline.sources.rows import (
     table_of,
     table_of_dicts,
 )
-from heliograph.pipeline.sources.whole_rows import row_of_batch
+from heliograph.pipeline.sources.whole_rows import TEXT, row_of_batch, schema_of_dicts
 
 SIDES = ["source", "target"]
 """The columns of a pair of text files."""
-AGAIN = "download or write it again"
 LINES_OF_NO_SENTENCE = 50
 """Of a CSV cell that is to be one side of a pair."""
 SWALLOWED_LINES = 3
 """Of a CSV row whose number of cells is wrong: it is no row, but what a quotation mark began."""
 
+Cells = Callable[[Dialect], pa.csv.ParseOptions]
+"""How a CSV or TSV file is cut into cells."""
+
 # --- JSON lines ---------------------------------------------------------------------------------
 
 
-def read_json_lines(
-    path: str, filesystem: FileSystem, columns: Columns, keep: pa.Schema | None
-) -> Iterator[pa.Table]:
+def read_json_lines(path: str, filesystem: FileSystem, reading: Reading) -> Iterator[pa.Table]:
     checked = False
-    for rows in json_rows(path, filesystem):
+    for rows in _json_rows(path, filesystem):
         if rows and not checked:
-            check_keys(rows, columns, path)
+            check_keys(rows, reading.columns, path)
             checked = True
-        yield table_of_dicts(rows, columns, keep)
+        yield table_of_dicts(rows, reading.columns, reading.keep)
 
 
-def json_rows(path: str, filesystem: FileSystem) -> Iterator[list[dict[str, Any]]]:
+def look_at_json_lines(
+    path: str, filesystem: FileSystem, _: Reading
+) -> Iterator[tuple[pa.Schema, int]]:
+    for rows in _json_rows(path, filesystem):
+        yield schema_of_dicts(rows), len(rows)
+
+
+def _json_rows(path: str, filesystem: FileSystem) -> Iterator[list[dict[str, Any]]]:
     """The objects of all lines, a block of lines at a time."""
     number = 0
     for lines in line_blocks(path, filesystem):
@@ -90,35 +104,61 @@ def _not_lines(path: str) -> RequestError:
 # --- CSV and TSV --------------------------------------------------------------------------------
 
 
-def parse_options(path: str, dialect: Dialect) -> pa.csv.ParseOptions:
-    """How a CSV or TSV file is cut into cells. By custom TSV has no quoting: a quotation mark is a
-    character like any other."""
-    if format_of(path) == "tsv":
-        return pa.csv.ParseOptions(delimiter="\t", quote_char=False)
+def read_csv(path: str, filesystem: FileSystem, reading: Reading) -> Iterator[pa.Table]:
+    return _read_cells(path, filesystem, reading, _commas)
+
+
+def look_at_csv(
+    path: str, filesystem: FileSystem, reading: Reading
+) -> Iterator[tuple[pa.Schema, int]]:
+    return _look_at_cells(path, filesystem, reading, _commas)
+
+
+def read_tsv(path: str, filesystem: FileSystem, reading: Reading) -> Iterator[pa.Table]:
+    return _read_cells(path, filesystem, reading, _tabs)
+
+
+def look_at_tsv(
+    path: str, filesystem: FileSystem, reading: Reading
+) -> Iterator[tuple[pa.Schema, int]]:
+    return _look_at_cells(path, filesystem, reading, _tabs)
+
+
+def _commas(dialect: Dialect) -> pa.csv.ParseOptions:
     return pa.csv.ParseOptions(delimiter=dialect.delimiter or ",", newlines_in_values=True)
 
 
-def csv_columns(path: str, filesystem: FileSystem, dialect: Dialect) -> list[str]:
-    """The names in the first line; none of an empty file."""
-    parsing = parse_options(path, dialect)
+def _tabs(_: Dialect) -> pa.csv.ParseOptions:
+    """By custom TSV has no quoting: a quotation mark is a character like any other."""
+    return pa.csv.ParseOptions(delimiter="\t", quote_char=False)
+
+
+def _look_at_cells(
+    path: str, filesystem: FileSystem, reading: Reading, cells: Cells
+) -> Iterator[tuple[pa.Schema, int]]:
+    parsing = cells(reading.dialect)
     parsing.invalid_row_handler = lambda _: "skip"
-    reading = pa.csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False)
-    file = open_table(path, filesystem, quotes=bool(parsing.quote_char))
-    if file is None:
-        return []
-    with file:
-        return list(pa.csv.open_csv(file, reading, parsing).schema.names)
+    options = pa.csv.ReadOptions(block_size=LONGEST_LINE, use_threads=False)
+    names: list[str] = []
+    if (file := open_table(path, filesystem, quotes=bool(parsing.quote_char))) is not None:
+        with file:
+            names = pa.csv.open_csv(file, options, parsing).schema.names
+    yield from look_at_text(names, _read_cells(path, filesystem, reading, cells))
 
 
-def read_csv(
-    path: str,
-    filesystem: FileSystem,
-    columns: Columns,
-    block_bytes: int,
-    dialect: Dialect,
-    keep: pa.Schema | None,
+def look_at_text(names: list[str], tables: Iterator[pa.Table]) -> Iterator[tuple[pa.Schema, int]]:
+    """Of columns that are all text."""
+    schema = pa.schema([(name, TEXT) for name in names])
+    yield schema, 0
+    for table in tables:
+        yield schema, table.num_rows
+
+
+def _read_cells(
+    path: str, filesystem: FileSystem, reading: Reading, cells: Cells
 ) -> Iterator[pa.Table]:
-    parsing = parse_options(path, dialect)
+    columns, dialect, keep = reading.columns, reading.dialect, reading.keep
+    parsing = cells(dialect)
     unnamed = dialect.numbers is not None
     if dialect.numbers is not None:
         columns = (f"f{dialect.numbers[0] - 1}", f"f{dialect.numbers[1] - 1}")  # as pyarrow has it
@@ -137,7 +177,7 @@ def read_csv(
     settings: dict[str, Any] = {
         # One thread: the rows that `skip` counts are then always those of the batches so far.
         "read_options": pa.csv.ReadOptions(
-            block_size=block_bytes, use_threads=False, autogenerate_column_names=unnamed
+            block_size=reading.csv_block, use_threads=False, autogenerate_column_names=unnamed
         ),
         "parse_options": parsing,
         # Bytes, not strings: one byte that is no UTF-8 then costs its row and not the file.
@@ -222,8 +262,9 @@ def _record_too_long(path: str, filesystem: FileSystem) -> RequestError:
 
 
 def read_pair(
-    entry: tuple[str, ...], filesystem: FileSystem, keep: pa.Schema | None
+    entry: tuple[str, ...], filesystem: FileSystem, reading: Reading
 ) -> Iterator[pa.Table]:
+    keep = reading.keep
     blocks = [line_blocks(path, filesystem) for path in entry]
     lines: list[list[bytes]] = [[], []]
     count = 0
