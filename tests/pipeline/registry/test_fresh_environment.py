@@ -16,10 +16,13 @@ from tests.pipeline.model_store import Store
 
 TRANSLATE = """
 import importlib.util, json, mlflow
+before = importlib.util.find_spec("heliograph")
 model = mlflow.pyfunc.load_model("models:/tiny@champion")
 print(json.dumps({
     "translations": list(model.predict(json.loads(input()))),
-    "there": [name for name in ("heliograph", "jobs", "ray") if importlib.util.find_spec(name)],
+    "there": [name for name in ("heliograph.jobs", "ray") if importlib.util.find_spec(name)],
+    "installed": before is not None,
+    "code": importlib.util.find_spec("heliograph").origin,
 }))
 """
 
@@ -60,7 +63,8 @@ def test_the_champion_scores_in_a_fresh_environment_what_was_recorded(
     found = run(python, "-c", TRANSLATE, folder=empty, input=sources)
     assert found.returncode == 0, found.stderr
     answer = json.loads(found.stdout.splitlines()[-1])
-    assert answer["there"] == []
+    assert (answer["there"], answer["installed"]) == ([], False)
+    assert "/artifacts/code/heliograph/" in answer["code"]  # the version brings its own
     scores, tags = (
         score(answer["translations"], [target for _, target in PAIRS]),
         store.tags(version),
