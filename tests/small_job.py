@@ -106,6 +106,11 @@ class Command:
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
+    def result(self) -> dict[str, Any]:
+        """What --json ended with; on standard error something may have been said since."""
+        objects = [line for line in self.said().splitlines() if line.startswith("{")]
+        return dict(json.loads(objects[-1]))
+
 
 def write_somebody_s_project(folder: Path, *libraries: str) -> None:
     """Modules and packages of a user's own, of which none may be imported in place of ours; and

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import ray
 import yaml
+from ray._private import worker
 
 from heliograph.pipeline.request.errors import RequestError, one_line
 from heliograph.pipeline.request.placement import Nodes, ray_address
@@ -54,6 +55,7 @@ def start_ray(lasting_retries: bool = False) -> None:
             # own `tokenizers/` would be taken for the library.
             with chdir(HERE):
                 _connect(address)
+            _leave_standard_output_alone()
             started.set_result(None)
         except BaseException as error:  # to be raised where it is waited for
             started.set_exception(error)
@@ -88,6 +90,15 @@ def _connect(address: str) -> None:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(half_started)
+
+
+def _leave_standard_output_alone() -> None:
+    """What its nodes warn of, Ray prints on standard output, which is for answers: a warning stood
+    behind the line of --json (issue 16)."""
+    told = worker.print_to_stdstream
+    worker.print_to_stdstream = lambda data, ignore_prefix: told(
+        data | {"is_err": True}, ignore_prefix
+    )
 
 
 def _check_answers(address: str) -> None:

@@ -1,6 +1,5 @@
 """A cluster that grows from no worker at all for a job, and shrinks after it."""
 
-import json
 import os
 import signal
 import socket
@@ -185,7 +184,7 @@ def test_it_grows_for_a_job_and_shrinks_after_it(cluster: GrowingCluster, tmp_pa
     ended = time.monotonic()
     wait_until(lambda: cluster.workers() == 0, pause=0.5, seconds=LONG)
     seconds = time.monotonic() - ended
-    result = json.loads(command.said().splitlines()[-1])
+    result = command.result()
     assert result["steps"] == 4
     assert sizes[0][1] == 0
     assert max(size for _, size in sizes) >= 2, "two nodes: workers, and data beside them"

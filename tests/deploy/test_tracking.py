@@ -1,6 +1,5 @@
 """The tracking server of deploy/: for real, on PostgreSQL, with two jobs at once."""
 
-import json
 import os
 import re
 import signal
@@ -211,8 +210,8 @@ def run_jobs(
     finally:
         for command in commands.values():
             command.kill()
-    said = {name: command.said() for name, command in commands.items()}
-    return {name: json.loads(text.splitlines()[-1]) for name, text in said.items()}, said
+    results = {name: command.result() for name, command in commands.items()}
+    return results, {name: command.said() for name, command in commands.items()}
 
 
 def test_both_ways_to_run_it_need_the_same_settings() -> None:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import ray
+from ray._private import worker
 
 from heliograph.pipeline.cluster.start import start_ray
 from heliograph.pipeline.request.errors import RequestError
@@ -49,9 +50,30 @@ def test_an_empty_address_is_none(monkeypatch: pytest.MonkeyPatch, address: str)
 LATE = "The current node timed out during startup. This could happen because …"
 
 
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Whatever an earlier test has started, or the environment names."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)  # to be put back
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return monkeypatch
+
+
+def test_what_nodes_warn_of_is_no_answer(
+    without_ray: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_ray.setattr(ray, "init", lambda **_: None)
+    start_ray()
+    warning = {"lines": ["WARNING: 14 PYTHON worker processes"], "pid": "raylet", "is_err": False}
+    worker.print_to_stdstream(warning, ignore_prefix=False)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "14 PYTHON worker processes" in said.err
+
+
 @pytest.mark.parametrize("late", [1, 2, 3])
 def test_where_ray_s_processes_come_late_it_is_started_again(
-    monkeypatch: pytest.MonkeyPatch, late: int
+    without_ray: pytest.MonkeyPatch, late: int
 ) -> None:
     """Beside an installation its half minute was too short (issue 16)."""
     left: list[subprocess.Popen[bytes]] = []
@@ -61,9 +83,7 @@ def test_where_ray_s_processes_come_late_it_is_started_again(
             left.append(subprocess.Popen(["sleep", "600"]))
             raise Exception(LATE)
 
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", init)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    without_ray.setattr(ray, "init", init)
     try:
         if late < 3:
             start_ray()
@@ -81,7 +101,8 @@ def test_where_ray_s_processes_come_late_it_is_started_again(
 ON_A_BUSY_MACHINE = """
 import itertools, time, types
 import psutil, ray
-from ray._private import node, services
+from ray._private import node, services, worker
+from ray._private.utils import publish_error_to_driver
 from heliograph.pipeline.cluster.start import start_ray
 
 hours, get_node, asked = itertools.count(0, 3600), services.get_node, []
@@ -100,6 +121,9 @@ start_ray()
 print(len({asked[0], asked[-1]}), ray.get(ray.remote(lambda: "done").remote()))
 names = [process.name() for process in psutil.Process().children(recursive=True)]
 print(names.count("raylet"), names.count("gcs_server"))
+
+publish_error_to_driver("test", "a node warns", worker.global_worker.gcs_client)
+time.sleep(3)
 """
 
 
@@ -113,3 +137,4 @@ def test_where_ray_s_own_processes_come_late_they_are_started_again() -> None:
         timeout=DEADLINE,
     )
     assert done.stdout.splitlines() == ["2 done", "1 1"], done.stderr
+    assert "a node warns" in done.stderr
