@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -85,6 +86,8 @@ def _connect(address: str) -> None:
         except Exception as error:  # it has no other class
             if "timed out during startup" not in str(error) or attempt == ATTEMPTS_TO_START:
                 raise
+        which = f"{attempt + 1} of {ATTEMPTS_TO_START}"
+        print(f"Ray was not there after half a minute; started again ({which})", file=sys.stderr)
         half_started = set(psutil.Process().children(recursive=True)) - set(before)
         for process in half_started:
             with suppress(psutil.NoSuchProcess):

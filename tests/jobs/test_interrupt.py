@@ -12,7 +12,9 @@ from mlflow.tracking import MlflowClient
 
 from tests.ray_nodes import is_worker, title_of
 from tests.small_job import Command, small_recipe
-from tests.waiting import DEADLINE, wait_until
+from tests.waiting import DEADLINE, LONG, wait_until
+
+pytestmark = pytest.mark.timeout(1800)  # whole jobs, which begin with a Ray of their own
 
 STEPS = 4_000
 """More than are taken before the interrupt."""
@@ -46,7 +48,7 @@ def while_it_runs(condition: Callable[[], object], command: Command) -> None:
         assert command.process.poll() is None, command.said()
         return condition()
 
-    wait_until(holds, command.said)
+    wait_until(holds, command.said, seconds=LONG)
 
 
 def assert_ends_cleanly(command: Command, *, terminal: bool = True) -> None:

@@ -73,7 +73,7 @@ def test_what_nodes_warn_of_is_no_answer(
 
 @pytest.mark.parametrize("late", [1, 2, 3])
 def test_where_ray_s_processes_come_late_it_is_started_again(
-    without_ray: pytest.MonkeyPatch, late: int
+    without_ray: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], late: int
 ) -> None:
     """Beside an installation its half minute was too short (issue 16)."""
     left: list[subprocess.Popen[bytes]] = []
@@ -95,6 +95,7 @@ def test_where_ray_s_processes_come_late_it_is_started_again(
         for process in running:
             process.kill()
     assert len(left) == late
+    assert capsys.readouterr().err.count("started again") == min(late, 2)
     assert running == left[2:]  # the last one's Ray ends at this process's own end
 
 
