@@ -13,13 +13,13 @@ import psutil
 from ray.cluster_utils import Cluster
 
 _NO_TASKS = re.compile(
-    r"ray::(IDLE|RayTrainWorker|\w*(Actor|Agent|Board|Cleaner|Controller|Coordinator|Manager|Monitor|Supervisor|Watcher))"
+    r"ray::(IDLE|RayTrainWorker|execute\.|\w*(Actor|Agent|Board|Cleaner|Controller|Coordinator|Manager|Monitor|Supervisor|Watcher))"
 )
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Whether it trains."""
-    return title_of(process).startswith("ray::RayTrainWorker")
+    """Whether it trains, or is being set up for that."""
+    return title_of(process).startswith(("ray::RayTrainWorker", "ray::execute."))
 
 
 def is_data_task(process: psutil.Process) -> bool:

@@ -187,7 +187,7 @@ def test_whatever_befalls_it_nothing_differs_by_a_bit(
     A lost node is waited for, and another one takes its place; after the driver, the same command
     goes on.
     """
-    disturbed = start(replace(undisturbed.plan, tracking_uri=door.url), "befallen")
+    disturbed = start(replace(undisturbed.plan, tracking_uri=door.url), "befallen", max_failures=5)
     disturbed.train_to(3)
     door.mode = "refuses"
     disturbed.kill(is_data_task, before=61)
@@ -209,10 +209,14 @@ def test_whatever_befalls_it_nothing_differs_by_a_bit(
     disturbed.end()
     sync_job(door.url, disturbed.plan.folder)  # as the job does at its end
     assert_same(disturbed.plan, undisturbed)
-    first, second, moved = disturbed.said_of("failure", "workers")
-    assert re.search(r"1 of at most 3 times .*newest checkpoint is of step 60", first)
-    assert re.search(r"2 of at most 3 times .*newest checkpoint is of step 80", second)
-    assert re.search(r"on 2 of 2 workers, no longer on [\d.]+;", moved)
+    # Between these a start may have failed once more, which is told and counted as well.
+    told = disturbed.said_of("failure", "workers")
+    as_it_was = (
+        r"\b1 of at most 5 times .*newest checkpoint is of step 60\n(.*\n)*"
+        r".*of at most 5 times .*newest checkpoint is of step 80\n(.*\n)*"
+        r".*on 2 of 2 workers, no longer on [\d.]+;"
+    )
+    assert re.search(as_it_was, "\n".join(told)), told
 
 
 @pytest.mark.faults
