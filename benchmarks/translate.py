@@ -31,7 +31,7 @@ if __package__ in (None, ""):  # Run as a file: the repository's root is not on 
 
 from heliograph.pipeline.checkpoints.model_folder import TOKENIZER, load_model
 from heliograph.pipeline.registry.registry import fetch_model
-from heliograph.pipeline.request.recipe import Evaluate
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.scoring.evaluate import read_evaluation_set, score
 from heliograph.pipeline.steps.tokenizer import END, PAD, Tokenizer
 from heliograph.pipeline.translation.engines import open_engine

@@ -65,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def write_sentences(arguments: argparse.Namespace, path: str) -> None:
     """The data's sentences, then again with a number behind each, and so on."""
-    from heliograph.pipeline.request.recipe import Data
+    from heliograph.pipeline.request.data import Data
     from heliograph.pipeline.sources.source import find_source
 
     data = Data(train="-", validation="-", source=arguments.source, target=arguments.source)

@@ -24,8 +24,9 @@ from heliograph.pipeline.request.errors import JobStopped, RequestError
 if TYPE_CHECKING:
     from heliograph.pipeline.models.use import LoadedModel
     from heliograph.pipeline.promotion.decision import Decision
+    from heliograph.pipeline.request.data import Location
     from heliograph.pipeline.request.decoding import Bulk
-    from heliograph.pipeline.request.recipe import Location, Recipe
+    from heliograph.pipeline.request.recipe import Recipe
     from heliograph.pipeline.translation.engines import Engine
 
 __all__ = [

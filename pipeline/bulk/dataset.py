@@ -32,10 +32,10 @@ from heliograph.pipeline.bulk.rows import RowWork, SpanTranslator, pack_span
 from heliograph.pipeline.checkpoints.model_folder import RECIPE, read_settings
 from heliograph.pipeline.cluster.start import capacity, start_ray
 from heliograph.pipeline.registry.registry import fetch_model
+from heliograph.pipeline.request.data import Data, Location
 from heliograph.pipeline.request.decoding import Bulk
 from heliograph.pipeline.request.errors import RequestError, one_line
 from heliograph.pipeline.request.placement import place_pool
-from heliograph.pipeline.request.recipe import Data, Location
 from heliograph.pipeline.request.recipe_file import parse_decoding
 from heliograph.pipeline.sources.source import (
     Source,

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from heliograph.model import Transformer, TransformerConfig
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Evaluate
 from heliograph.pipeline.request.recipe_file import read_evaluate
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 

@@ -27,8 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from heliograph.pipeline.request.data import Data
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Data
 
 Form = Literal["NFC", "NFKC"]
 

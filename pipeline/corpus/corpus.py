@@ -43,8 +43,8 @@ from heliograph.pipeline.corpus.found_data import FoundData, KnownSource, rememb
 from heliograph.pipeline.corpus.pieces import write_pieces
 from heliograph.pipeline.corpus.readings import Reading, begin_reading, delete_abandoned
 from heliograph.pipeline.corpus.stretches import Stretch
+from heliograph.pipeline.request.data import Data
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Data
 from heliograph.pipeline.sources.source import Source
 from heliograph.pipeline.storage.filesystems import absolute, filesystem_of
 

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from heliograph.pipeline.request.data import Data, Location, PairOfFiles, Stream
 from heliograph.pipeline.request.errors import RequestError, Unreachable
-from heliograph.pipeline.request.recipe import Data, Location, PairOfFiles, Stream
 from heliograph.pipeline.sources.source import Source, check_source, find_source
 from heliograph.pipeline.storage.filesystems import absolute, filesystem_of
 from heliograph.pipeline.storage.listing import write_whole

@@ -21,7 +21,7 @@ from pyarrow.fs import FileSystem, FileType
 
 from heliograph.pipeline.corpus.cleaning import CLEANING_OPTIONS, CLEANING_VERSION, Limit
 from heliograph.pipeline.corpus.stretches import Workshop
-from heliograph.pipeline.request.recipe import Data
+from heliograph.pipeline.request.data import Data
 from heliograph.pipeline.sources.files import Files
 from heliograph.pipeline.sources.source import Source
 from heliograph.pipeline.storage.filesystems import filesystem_of

@@ -13,8 +13,8 @@ from heliograph.pipeline.promotion.ledger import open_ledger
 from heliograph.pipeline.promotion.pinned_sets import pin_set
 from heliograph.pipeline.registry import registry
 from heliograph.pipeline.registry.versions import list_versions, open_registry
+from heliograph.pipeline.request.data import Data, Location
 from heliograph.pipeline.request.decoding import Decoding
-from heliograph.pipeline.request.recipe import Data, Location
 from heliograph.pipeline.request.recipe_file import parse_decoding
 from heliograph.pipeline.scoring.evaluate import evaluate, looks_tokenized, read_evaluation_set
 from heliograph.pipeline.sources.source import check_source, find_source

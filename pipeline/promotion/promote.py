@@ -24,9 +24,9 @@ from heliograph.pipeline.registry.versions import (
     list_versions,
     open_registry,
 )
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.errors import RequestError, did_you_mean
 from heliograph.pipeline.request.model_uri import RegisteredModel
-from heliograph.pipeline.request.recipe import Evaluate
 from heliograph.pipeline.request.recipe_file import read_direction, read_gate
 from heliograph.pipeline.request.rules import Gate, NotWorse
 from heliograph.pipeline.runs.track import code_version

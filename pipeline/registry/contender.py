@@ -16,8 +16,8 @@ from mlflow.entities.model_registry import ModelVersion
 
 from heliograph.pipeline.checkpoints.model_folder import WEIGHTS
 from heliograph.pipeline.registry.versions import download, fetch_version
+from heliograph.pipeline.request.decoding import Search
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Search
 from heliograph.pipeline.scoring.evaluate import Pairs, evaluation_digest
 from heliograph.pipeline.tracking.server import PatientClient
 from heliograph.pipeline.translation.engines import ENGINE, open_engine

@@ -20,8 +20,8 @@ from heliograph.pipeline.registry.versions import (
     find_version,
     open_registry,
 )
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.model_uri import RegisteredModel, check_model, parse_model
-from heliograph.pipeline.request.recipe import Evaluate
 from heliograph.pipeline.scoring.evaluate import Scores, read_evaluation_set
 
 CHALLENGER = "challenger"

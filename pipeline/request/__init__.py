@@ -5,8 +5,9 @@ Out: a `Recipe`, a `Placement` of its workers; or a `RequestError` that says wha
 
     errors       what a user can get wrong, said in words
     rules        what a version must show to become champion
-    recipe       everything that defines a job: sections, defaults, checks
+    data         which sentence pairs a job reads
     decoding     how translations are asked for
+    recipe       everything that defines a job: sections, defaults, checks
     recipe_file  reading a recipe and its overrides; mistakes in words
     model_uri    what MODEL may be on a command line
     placement    what a job may ask of a cluster

@@ -1,10 +1,43 @@
-"""What somebody who asks for translations may ask for, of sentences and of whole data sets."""
+"""How sentences are decoded: the recipe's section `evaluate`, and what somebody who asks for
+translations may ask for, of sentences and of whole data sets."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from heliograph.pipeline.request.recipe import Search, Section
+from heliograph.pipeline.request.data import Section
+
+BleuTokenizer = Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "char", "none"]
+"""Of sacrebleu's. ja-mecab and ko-mecab need one more package, flores200 a download."""
+
+
+class Search(Section):
+    """How a sentence is decoded."""
+
+    beam: int = Field(5, ge=1)
+    length_penalty: float = Field(1.0, ge=0)
+    """Hypotheses are ranked by log-probability / length ** this; 0 favours short ones."""
+    max_length_factor: float = Field(2.0, gt=0)
+    max_length_extra: int = Field(20, ge=0)
+    """A translation ends at source tokens × factor + extra."""
+    min_length_factor: float = Field(0.0, ge=0)
+    """A translation has at least source tokens × this, in whole tokens."""
+    no_repeat_ngram: int = Field(0, ge=0)
+    """No sequence of this many tokens comes twice in a translation. 0: any may."""
+    tokens_per_batch: int = Field(4096, ge=1)
+    """Source tokens decoded together, beams not counted."""
+
+    def search_settings(self) -> dict[str, Any]:
+        """These settings alone, of whatever more there are."""
+        return self.model_dump(include=set(Search.model_fields))
+
+
+class Evaluate(Search):
+    """How a finished model is decoded and scored; recorded with every score."""
+
+    tokenize: BleuTokenizer | None = None
+    """What counts as a word for BLEU: one of sacrebleu's tokenizers. None: by the script of the
+    targets, see `heliograph.pipeline.scoring.evaluate.word_cutter`."""
 
 
 class Sampling(Section):

@@ -1,117 +1,24 @@
 """The recipe: everything that defines a training job, one section per stage.
 
-The only place with defaults. It imports nothing heavy, so that a mistake is answered in well under
-a second, before torch or Ray are loaded. Lengths are in tokens, durations in optimizer steps.
+The only place with defaults, together with the sections that are used by themselves too: `data` in
+data.py, `evaluate` in decoding.py, `registry.gate` in rules.py. None of them imports what is heavy,
+so that a mistake is answered in well under a second, before torch or Ray are loaded. Lengths are in
+tokens, durations in optimizer steps.
 """
 
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from heliograph.pipeline.request.data import Data, Section
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.rules import DEFAULT_GATE, Gate
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class PairOfFiles(Section):
-    """Two text files, line n of one the translation of line n of the other."""
-
-    source: str
-    target: str
-
-
-class Stream(Section):
-    """What `datasets.load_dataset(stream, data_files=files, streaming=True)` opens: other formats
-    than those read here directly, in a hub dataset, a folder or files."""
-
-    stream: str
-    """A hub dataset, a folder, or a format of `datasets`: arrow, webdataset, text, xml, …"""
-    files: str | list[str] | None = None
-    """The files, where `stream` is a format; globs allowed. All of them are the asked split."""
-
-
-Location = str | list[str] | PairOfFiles | Stream
-
-
-class Ingredient(Section):
-    """One corpus of a mixture."""
-
-    location: Location
-    weight: float = Field(1.0, gt=0, le=1000)
-    """How often an epoch uses each of its pairs: 2 is twice, 0.5 is one half in one epoch and the
-    other half in the next."""
-    split: str | None = None
-    """None, here and below: as in the data section."""
-    configuration: str | None = None
-    revision: str | None = None
-    source: str | None = None
-    target: str | None = None
-    columns: tuple[PositiveInt, PositiveInt] | None = None
-
-
-class Data(Section):
-    """Where the sentence pairs come from, and which of them are used."""
-
-    train: Location | list[Ingredient]
-    """A hub dataset's name, a folder, files (Parquet, JSON lines, CSV, TSV; globs allowed), a pair
-    of text files {source: …, target: …}, whatever else `datasets` can stream {stream: …}, or
-    embedded:train, the corpus inside this package. A list of {location: …, weight: …} mixes
-    several."""
-    validation: Location
-    """Likewise. BLEU on it chooses the best checkpoint, and the gate compares models on it."""
-    train_split: str = "train"
-    """Which split of `train`, where that is a hub dataset or a folder."""
-    validation_split: str = "validation"
-    """Which split of `validation`, likewise."""
-    configuration: str | None = None
-    """The hub dataset's configuration (its "subset"), where it has several."""
-    revision: str | None = None
-    """The hub dataset's commit, tag or branch. None: the newest, and what that was is recorded."""
-    source: str = "source"
-    """The source's column, or its key inside a `translation` column."""
-    target: str = "target"
-    """The target's, likewise."""
-    columns: tuple[PositiveInt, PositiveInt] | None = None
-    """The numbers of both columns, from 1, in CSV and TSV files whose first line is no header.
-    None: it names the columns."""
-    max_rows: int | None = Field(None, ge=1)
-    """Of each corpus at most this many rows are read, evenly from the beginnings of its files or
-    shards. None: all; of a stream, where only train.steps ends training, as many as that needs."""
-    unicode: Literal["NFC", "NFKC"] | None = None
-    """Text is brought to this normal form, in training and whenever the model translates."""
-    drop_identical: bool = False
-    """A pair whose sides are equal is dropped and counted."""
-    drop_duplicates: bool = False
-    """Of equal pairs the first is kept, the others are dropped and counted."""
-    max_characters: int = Field(2000, ge=1)
-    """A pair with a longer side is dropped and counted."""
-    max_length_ratio: float = Field(9.0, ge=1.0)
-    """A pair is dropped and counted when one side has this many times the characters of the other.
-    Ten is added to both lengths first, so that short pairs are not judged by a few letters."""
-    max_dropped_share: Share = 0.1
-    """A corpus that loses a larger share of its rows stops the job with the reasons."""
-
-    @property
-    def ingredients(self) -> list[tuple[Location, "Data", float]]:
-        """What training mixes: each corpus' location, this section as it applies to it, and its
-        weight."""
-        mixture: list[tuple[Location, Data, float]] = []
-        for each in self.train if isinstance(self.train, list) else [self.train]:
-            if not isinstance(each, Ingredient):
-                return [(cast(Location, self.train), self, 1.0)]
-            own = each.model_dump(exclude={"location", "weight", "split"}, exclude_none=True)
-            own |= {"train": each.location, "train_split": each.split or self.train_split}
-            mixture.append((each.location, self.model_copy(update=own), each.weight))
-        return mixture
 
 
 class Tokenizer(Section):
@@ -239,39 +146,6 @@ class Validation(Section):
     """Stop after this many validations without a better one. None: never."""
 
 
-BleuTokenizer = Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "char", "none"]
-"""Of sacrebleu's. ja-mecab and ko-mecab need one more package, flores200 a download."""
-
-
-class Search(Section):
-    """How a sentence is decoded."""
-
-    beam: int = Field(5, ge=1)
-    length_penalty: float = Field(1.0, ge=0)
-    """Hypotheses are ranked by log-probability / length ** this; 0 favours short ones."""
-    max_length_factor: float = Field(2.0, gt=0)
-    max_length_extra: int = Field(20, ge=0)
-    """A translation ends at source tokens × factor + extra."""
-    min_length_factor: float = Field(0.0, ge=0)
-    """A translation has at least source tokens × this, in whole tokens."""
-    no_repeat_ngram: int = Field(0, ge=0)
-    """No sequence of this many tokens comes twice in a translation. 0: any may."""
-    tokens_per_batch: int = Field(4096, ge=1)
-    """Source tokens decoded together, beams not counted."""
-
-    def search_settings(self) -> dict[str, Any]:
-        """These settings alone, of whatever more there are."""
-        return self.model_dump(include=set(Search.model_fields))
-
-
-class Evaluate(Search):
-    """How a finished model is decoded and scored; recorded with every score."""
-
-    tokenize: BleuTokenizer | None = None
-    """What counts as a word for BLEU: one of sacrebleu's tokenizers. None: by the script of the
-    targets, see `heliograph.pipeline.scoring.evaluate.word_cutter`."""
-
-
 class Track(Section):
     """What goes to MLflow. The server's address is MLFLOW_TRACKING_URI, as everywhere."""
 
@@ -355,9 +229,9 @@ class Cluster(Section):
     leaves one for the data."""
     accelerator: str | None = None
     """The workers' GPUs must be of this type, as Ray names it: L4, A100, H100. None: any."""
-    labels: Labels = {}
+    labels: Labels = Field({})
     """The workers' nodes must have these labels: {market: on-demand}. See Ray's label selectors."""
-    data_labels: Labels = {}
+    data_labels: Labels = Field({})
     """While training runs, the nodes of the data tasks must have these: {role: data}."""
     threads_per_worker: int | None = Field(None, ge=1)
     """torch's threads. None: an even share of the machine's cores on CPU, torch's own on GPU."""

@@ -10,18 +10,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from heliograph.pipeline.request.decoding import Bulk, Decoding, Sampling
+from heliograph.pipeline.request.data import Data, Ingredient, Location, Section
+from heliograph.pipeline.request.decoding import Bulk, Decoding, Evaluate, Sampling, Search
 from heliograph.pipeline.request.errors import RequestError, did_you_mean, one_line
-from heliograph.pipeline.request.recipe import (
-    Data,
-    Evaluate,
-    Ingredient,
-    Location,
-    Recipe,
-    Registry,
-    Search,
-    Section,
-)
+from heliograph.pipeline.request.recipe import Recipe, Registry
 from heliograph.pipeline.request.rules import RULES, Gate
 
 _QUOTE_IT = "; text that begins with *, & or !, or that has `: ` in it, needs quotation marks"

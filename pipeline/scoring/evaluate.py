@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.errors import RequestError, one_line
-from heliograph.pipeline.request.recipe import Evaluate
 
 if TYPE_CHECKING:  # torch, which scoring itself does without
     from heliograph.pipeline.translation.translate import RunsModel

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from heliograph.pipeline.request.data import Section
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Section
 
 TOKEN_VARIABLE = "HELIOGRAPH_SERVE_TOKEN"
 """The environment variable with the token that clients must show; never on a command line, which

@@ -15,8 +15,7 @@ from pydantic import (
 )
 from starlette.requests import ClientDisconnect, Request
 
-from heliograph.pipeline.request.decoding import Decoding
-from heliograph.pipeline.request.recipe import Search
+from heliograph.pipeline.request.decoding import Decoding, Search
 from heliograph.pipeline.serving.limits import Limits
 from heliograph.pipeline.serving.replica import Work
 

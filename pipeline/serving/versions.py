@@ -23,11 +23,10 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from heliograph.pipeline.checkpoints.model_folder import TOKENIZER, read_settings
 from heliograph.pipeline.cluster.start import capacity
 from heliograph.pipeline.registry.registry import fetch_model
-from heliograph.pipeline.request.decoding import Decoding
+from heliograph.pipeline.request.decoding import Decoding, Search
 from heliograph.pipeline.request.errors import RequestError, one_line
 from heliograph.pipeline.request.model_uri import RegisteredModel, parse_model, tracking_uri
 from heliograph.pipeline.request.placement import ray_address
-from heliograph.pipeline.request.recipe import Search
 from heliograph.pipeline.serving.limits import Limits
 from heliograph.pipeline.serving.metrics import Metrics
 from heliograph.pipeline.serving.replica import NAMESPACE, Done, Replica, Shelf, Work

@@ -14,8 +14,8 @@ from typing import Any
 from fsspec.utils import glob_translate
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 
+from heliograph.pipeline.request.data import Data, Location, PairOfFiles, Stream
 from heliograph.pipeline.request.errors import RequestError, Unreachable, did_you_mean, one_line
-from heliograph.pipeline.request.recipe import Data, Location, PairOfFiles, Stream
 from heliograph.pipeline.sources.formats import BY_SUFFIX, format_of, is_readable
 from heliograph.pipeline.sources.hub import (
     dataset_builder,

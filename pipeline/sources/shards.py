@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from heliograph.pipeline.request.data import Data, Stream
 from heliograph.pipeline.request.errors import RequestError, one_line
-from heliograph.pipeline.request.recipe import Data, Stream
 from heliograph.pipeline.sources.files import is_hub_name
 from heliograph.pipeline.sources.hub import dataset_builder, hub_revision, quiet, split_files
 from heliograph.pipeline.sources.lines import BLOCK_BYTES

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow.fs import FileSystem
 
+from heliograph.pipeline.request.data import Data, Location, PairOfFiles, Stream
 from heliograph.pipeline.request.errors import RequestError, did_you_mean
-from heliograph.pipeline.request.recipe import Data, Location, PairOfFiles, Stream
 from heliograph.pipeline.sources.embedded import grammar
 from heliograph.pipeline.sources.files import Files, find_files
 from heliograph.pipeline.sources.formats import check_entry, format_of, read_entry

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from heliograph.model import SmoothedLoss, Transformer
 from heliograph.pipeline.checkpoints.training_state import Validation
-from heliograph.pipeline.request.recipe import Search
+from heliograph.pipeline.request.decoding import Search
 from heliograph.pipeline.scoring.evaluate import score
 from heliograph.pipeline.steps.batches import validation_batches
 from heliograph.pipeline.steps.tokenizer import Tokenizer

@@ -19,8 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 from heliograph.model import Transformer
 from heliograph.model.attention import CrossAttention, SelfAttention
 from heliograph.model.blocks import DecoderLayer, EncoderLayer, FeedForward, Residual
+from heliograph.pipeline.request.decoding import Search
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Search
 from heliograph.pipeline.steps.tokenizer import END, PAD, SPECIAL_TOKENS, START, Tokenizer
 
 if TYPE_CHECKING:  # an optional package, loaded by those functions that need it

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from heliograph.model import Constraints, Hypothesis, Transformer, beam_search, sample
 from heliograph.pipeline.checkpoints.model_folder import load_model
-from heliograph.pipeline.request.decoding import Decoding, Sampling
-from heliograph.pipeline.request.recipe import Search
+from heliograph.pipeline.request.decoding import Decoding, Sampling, Search
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 from heliograph.pipeline.translation.prefix import TextPrefix, TokenBytes
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heliograph.jobs.translate import describe_done, waiting_lines
-from heliograph.pipeline.request.decoding import Bulk, Sampling
+from heliograph.pipeline.request.data import PairOfFiles, Stream
+from heliograph.pipeline.request.decoding import Bulk, Evaluate, Sampling
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Evaluate, PairOfFiles, Stream
 from heliograph.pipeline.request.recipe_file import parse_bulk, parse_decoding, parse_location
 
 

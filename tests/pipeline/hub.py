@@ -186,7 +186,7 @@ def _entry(files: dict[str, bytes], path: str) -> list[dict[str, Any]]:
 ON_THE_HUB = """
 import json, sys
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Data
+from heliograph.pipeline.request.data import Data
 from heliograph.pipeline.sources.source import check_source, find_source
 for request in json.loads(sys.argv[1]):
     name, split, values = request

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from heliograph.pipeline.promotion.ledger import Record, find_ledger
 from heliograph.pipeline.promotion.promote import history
 from heliograph.pipeline.registry.registry import register
-from heliograph.pipeline.request.recipe import Evaluate
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.scoring.evaluate import evaluate, write_evaluation_set
 from heliograph.pipeline.tracking.server import PatientClient
 from heliograph.pipeline.translation.translate import Translator

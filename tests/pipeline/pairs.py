@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from heliograph.pipeline.request.recipe import Data, Location
+from heliograph.pipeline.request.data import Data, Location
 from heliograph.pipeline.sources.source import check_source, find_source
 
 PAIRS = [("a dog", "ein Hund"), ('it says "hi", 5 times', "es sagt, „hallo“"), ("1984", "NULL")]

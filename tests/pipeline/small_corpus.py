@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,4 +33,19 @@ def write_corpus(folder: Path, pairs: Sequence[tuple[str, str]], piece_rows: int
         identity={},
         piece_rows=piece_rows,
         files=(("part-00000.parquet", len(pairs)),),
+    )
+
+
+def unread_corpus(digest: str, location: str | list[str], **identity: Any) -> Corpus:
+    """One of which only the identity matters."""
+    return Corpus(
+        folder="",
+        rows=90,
+        digest=digest,
+        seen=100,
+        dropped={"empty": 10},
+        changed={},
+        identity={"location": location, **identity},
+        piece_rows=10,
+        files=(),
     )

@@ -8,9 +8,9 @@ import pytest
 
 from heliograph.pipeline.bulk.dataset import translate_dataset
 from heliograph.pipeline.bulk.parts import MANIFEST, SUCCESS
+from heliograph.pipeline.request.data import Location
 from heliograph.pipeline.request.decoding import Bulk
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Location
 from tests.pipeline.conftest import PAIRS, MakeModel
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

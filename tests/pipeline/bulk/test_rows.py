@@ -15,8 +15,7 @@ from heliograph.pipeline.bulk.rows import (
     translate_each,
     translate_rows,
 )
-from heliograph.pipeline.request.decoding import Decoding
-from heliograph.pipeline.request.recipe import Evaluate
+from heliograph.pipeline.request.decoding import Decoding, Evaluate
 from heliograph.pipeline.sources.whole_rows import no_row
 from heliograph.pipeline.translation.translate import Translation, Translator
 from tests.pipeline.conftest import PAIRS, MakeModel

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from heliograph.pipeline.request.recipe import Evaluate
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.translation.translate import Translator
 from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.ray_nodes import RayNodes

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from heliograph.pipeline.checkpoints.model_folder import load_model, read_settings, save_model
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Evaluate
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 from tests.pipeline.conftest import PAIRS, MakeModel
 

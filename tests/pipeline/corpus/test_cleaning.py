@@ -24,8 +24,8 @@ from heliograph.pipeline.corpus.cleaning import (
     surely_positions,
     tidy,
 )
+from heliograph.pipeline.request.data import Data
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Data
 from heliograph.pipeline.sources.rows import SCHEMA
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 

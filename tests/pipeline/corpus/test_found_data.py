@@ -7,8 +7,8 @@ import pytest
 
 from heliograph.pipeline.corpus.corpus import Corpus, prepare_corpus
 from heliograph.pipeline.corpus.found_data import find_recipe_data, recall
+from heliograph.pipeline.request.data import Data, Location, PairOfFiles
 from heliograph.pipeline.request.errors import RequestError, Unreachable
-from heliograph.pipeline.request.recipe import Data, Location, PairOfFiles
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ import torch
 from heliograph.pipeline.checkpoints.model_folder import load_model
 from heliograph.pipeline.models.export import export_engine, export_marian
 from heliograph.pipeline.registry.registry import fetch_model
-from heliograph.pipeline.request.decoding import Decoding, Sampling
+from heliograph.pipeline.request.decoding import Decoding, Evaluate, Sampling
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Evaluate
 from heliograph.pipeline.scoring.evaluate import write_evaluation_set
 from heliograph.pipeline.translation.conversion import convert
 from heliograph.pipeline.translation.engines import open_engine

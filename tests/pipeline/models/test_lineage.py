@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow.entities import Metric
@@ -26,27 +25,13 @@ from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.runs import track
 from tests.pipeline.conftest import MakeModel
 from tests.pipeline.model_store import Store
+from tests.pipeline.small_corpus import unread_corpus
 from tests.tracking_server import MlflowServer
 
 EN_DE, EN_DE_MORE, HELD_OUT = "ab12" * 16, "ab12" * 15 + "ff00", "cd34" * 16
 
-
-def corpus(digest: str, location: str | list[str], **identity: Any) -> Corpus:
-    return Corpus(
-        folder="",
-        rows=90,
-        digest=digest,
-        seen=100,
-        dropped={"empty": 10},
-        changed={},
-        identity={"location": location, **identity},
-        piece_rows=10,
-        files=(),
-    )
-
-
-TRAIN = corpus(EN_DE, "owner/pairs", split="train", revision="c0ffee")
-VALIDATION = corpus(HELD_OUT, ["held-out.parquet"])
+TRAIN = unread_corpus(EN_DE, "owner/pairs", split="train", revision="c0ffee")
+VALIDATION = unread_corpus(HELD_OUT, ["held-out.parquet"])
 
 Begin = Callable[..., str]
 Add = Callable[..., None]
@@ -131,9 +116,13 @@ def test_data_lead_to_all_versions_of_all_models(
     begin("tiny-0123456789", TRAIN)
     add(3)
     store.name = "other"
-    begin("other-0123456789", corpus(HELD_OUT, "held-out.parquet"), corpus(EN_DE, "a copy.jsonl"))
+    begin(
+        "other-0123456789",
+        unread_corpus(HELD_OUT, "held-out.parquet"),
+        unread_corpus(EN_DE, "a copy.jsonl"),
+    )
     add(2)
-    begin("else-0123456789", corpus(EN_DE_MORE, "owner/pairs"))
+    begin("else-0123456789", unread_corpus(EN_DE_MORE, "owner/pairs"))
     add()
 
     descent = descend(EN_DE[:8] + EN_DE[8:].upper())
@@ -162,7 +151,7 @@ def test_data_of_many_files(store: Store, begin: Begin, add: Add) -> None:
     """MLflow refuses a dataset whose source is longer than 65,535 characters."""
     paths = [f'/data/shards/"part"-{number:05d}-of-10000.parquet' for number in range(10_000)]
     files = [{"path": path, "size": 1, "modified": 2} for path in paths]
-    globbed = corpus(EN_DE, "/data/shards/*.parquet", files=files)
+    globbed = unread_corpus(EN_DE, "/data/shards/*.parquet", files=files)
     listed = dataclasses.replace(globbed, digest=HELD_OUT[::-1], identity={"location": paths})
     begin("tiny-0123456789", globbed, listed)
     add()
@@ -178,7 +167,7 @@ def test_a_server_s_pages_are_all_turned(
     monkeypatch.setattr(versions, "PAGE_SIZE", 2)
     client, digest = MlflowClient(server.url), "5e7e" * 16
     run_id = client.create_run("0").info.run_id
-    track.log_corpus(client, run_id, corpus(digest, "owner/pairs"), "train")
+    track.log_corpus(client, run_id, unread_corpus(digest, "owner/pairs"), "train")
     tags = read_provenance(client, run_id, tmp_path).to_tags()
     for name in ("far-a", "far-b"):
         client.create_registered_model(name)
@@ -201,7 +190,7 @@ def test_a_digest_that_says_too_little_is_refused(store: Store, add: Add, begin:
         descend(EN_DE)
     begin("tiny-0123456789", TRAIN)
     add()
-    begin("tiny-9876543210", corpus(EN_DE_MORE, "owner/more"))
+    begin("tiny-9876543210", unread_corpus(EN_DE_MORE, "owner/more"))
     add()
     with pytest.raises(RequestError, match=rf"several: {EN_DE} \(owner/pairs\), {EN_DE_MORE} \("):
         descend(EN_DE[:12])

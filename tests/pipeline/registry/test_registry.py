@@ -10,8 +10,8 @@ import pytest
 
 from heliograph.pipeline.promotion.promote import promote
 from heliograph.pipeline.registry.registry import fetch_model
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Evaluate
 from heliograph.pipeline.scoring.evaluate import evaluate
 from heliograph.pipeline.translation.translate import Translator
 from tests.pipeline.conftest import PAIRS, MakeModel

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from heliograph.pipeline.request.data import PairOfFiles
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.request.placement import idle_workers
-from heliograph.pipeline.request.recipe import PairOfFiles, Recipe
+from heliograph.pipeline.request.recipe import Recipe
 from heliograph.pipeline.request.recipe_file import load_recipe, parse_recipe
 
 ROOT = Path(__file__).parents[3]

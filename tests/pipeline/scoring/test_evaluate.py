@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heliograph.pipeline.request.decoding import BleuTokenizer, Evaluate
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import BleuTokenizer, Evaluate
 from heliograph.pipeline.scoring.evaluate import (
     check_tokenizer,
     evaluation_digest,

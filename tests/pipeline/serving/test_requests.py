@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
+from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Evaluate
 from heliograph.pipeline.serving.limits import Limits, read_limits
 from heliograph.pipeline.serving.requests import Refused, TranslateBody, plan_work, read_body
 from heliograph.pipeline.steps.tokenizer import Tokenizer

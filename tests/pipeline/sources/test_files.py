@@ -7,8 +7,8 @@ import fsspec
 import pytest
 from datasets import Dataset, DatasetDict
 
+from heliograph.pipeline.request.data import PairOfFiles
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import PairOfFiles
 from heliograph.pipeline.sources.files import Files, find_files
 from heliograph.pipeline.sources.source import check_source, find_source
 from tests.pipeline.pairs import PAIRS, data, good, jsonl, parquet, rows

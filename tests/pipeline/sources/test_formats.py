@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from heliograph.pipeline.request.data import PairOfFiles
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import PairOfFiles
 from heliograph.pipeline.sources.lines import LONGEST_LINE, LoneReturns
 from heliograph.pipeline.sources.source import find_source
 from tests.pipeline.pairs import CSV, FORMATS, PAIRS, TSV, Row, data, good, jsonl, parquet, rows

@@ -84,7 +84,7 @@ def test_without_a_network_it_says_so(tmp_path: Path) -> None:
 ON_THE_CLUSTER = """
 import json, sys
 import ray
-from heliograph.pipeline.request.recipe import Data
+from heliograph.pipeline.request.data import Data
 from heliograph.pipeline.sources.source import read_source
 address, name = json.loads(sys.argv[1])
 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
@@ -151,7 +151,7 @@ import json, sys
 import ray
 from heliograph.pipeline.corpus.corpus import prepare_corpus
 from heliograph.pipeline.corpus.found_data import find_recipe_data
-from heliograph.pipeline.request.recipe import Data
+from heliograph.pipeline.request.data import Data
 address, name, storage = json.loads(sys.argv[1])
 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
 data = Data(train=name, validation=name, validation_split="train", source="en", target="de")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from heliograph.pipeline.request.data import Stream
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Stream
 from heliograph.pipeline.sources.source import check_source, find_source, read_source
 from tests.pipeline.pairs import PAIRS, data, good, jsonl, parquet, rows
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from heliograph.pipeline.corpus.found_data import find_recipe_data
+from heliograph.pipeline.request.data import Data, Location, PairOfFiles
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Data, Location, PairOfFiles
 from heliograph.pipeline.sources import source
 from heliograph.pipeline.sources.embedded import grammar
 from heliograph.pipeline.sources.source import check_source, find_source, read_source

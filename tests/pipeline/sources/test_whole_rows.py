@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heliograph.pipeline.request.data import Location, PairOfFiles, Stream
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe import Location, PairOfFiles, Stream
 from heliograph.pipeline.sources.source import find_source
 from heliograph.pipeline.sources.survey import survey_part
 from heliograph.pipeline.sources.whole_rows import joined, row_of_dicts, schema_of_dicts, storable

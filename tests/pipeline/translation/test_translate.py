@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heliograph.pipeline.request.decoding import Decoding, Sampling
-from heliograph.pipeline.request.recipe import Evaluate
+from heliograph.pipeline.request.decoding import Decoding, Evaluate, Sampling
 from heliograph.pipeline.scoring.evaluate import evaluate
 from heliograph.pipeline.translation.translate import Translation, Translator
 from tests.pipeline.conftest import PAIRS, MakeModel
@@ -182,7 +181,7 @@ def test_attention_says_which_tokens_it_is_about(translator: Translator) -> None
 def test_another_process_translates_alike(make_model: MakeModel) -> None:
     folder = make_model(3, known=4)
     script = (
-        "import json, sys; from heliograph.pipeline.request.recipe import Evaluate; "
+        "import json, sys; from heliograph.pipeline.request.decoding import Evaluate; "
         "from heliograph.pipeline.translation.translate import Translator; "
         "found = Translator.load(sys.argv[1]).translate(json.load(sys.stdin), Evaluate()); "
         "print(json.dumps(found))"

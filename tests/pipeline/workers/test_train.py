@@ -59,10 +59,9 @@ def run(
     plan: TrainingPlan, workers: int = 2, max_failures: int = 2, **changes: Any
 ) -> TrainingState:
     """Train with some of the plan's training settings changed."""
-    settings = plan.train.model_copy(update=changes)
+    plan = replace(plan, train=plan.train.model_copy(update=changes))
     cluster = recipe.Cluster(workers=workers, max_failures=max_failures)
-    placement = place(cluster, [Nodes(1, cpus=2)])
-    return train(replace(plan, train=settings), placement, cluster, open_board())
+    return train(plan, place(cluster, [Nodes(1, cpus=2)]), cluster, open_board())
 
 
 def logged_steps(plan: TrainingPlan, key: str = "train/loss") -> list[int]:
