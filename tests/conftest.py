@@ -66,11 +66,13 @@ def ray_cluster() -> Iterator[None]:
     import ray
     from ray._private.parameter import RayParams
 
+    from heliograph.pipeline.cluster.start import connect
+
     with pytest.MonkeyPatch.context() as patch:
         # Its agent wants one certain port, and takes no jobs where another Ray's has that.
         any_port = partialmethod(RayParams.__init__, dashboard_agent_listen_port=0)
         patch.setattr(RayParams, "__init__", any_port)
-        ray.init(
+        connect(
             address="local",
             num_cpus=2,
             object_store_memory=1_000_000_000,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import chdir, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 import ray
@@ -55,7 +56,7 @@ def start_ray(lasting_retries: bool = False) -> None:
             # Ray puts the current folder before the libraries in its workers' path, where a user's
             # own `tokenizers/` would be taken for the library.
             with chdir(HERE):
-                _connect(address)
+                connect(address=address, log_to_driver=False, logging_level="ERROR")
             _leave_standard_output_alone()
             started.set_result(None)
         except BaseException as error:  # to be raised where it is waited for
@@ -75,13 +76,14 @@ def start_ray(lasting_retries: bool = False) -> None:
             signal.signal(signal.SIGTERM, terminate)  # Ray has put a handler there that aborts
 
 
-def _connect(address: str) -> None:
-    """ray.init, which where Ray is started here waits for its processes for half a minute: too
-    short where many things start at once, so it is tried again."""
+def connect(**options: Any) -> None:
+    """ray.init. Where that starts Ray on this machine, a node gives its agents fifteen seconds to
+    come up and ends itself, and half a minute after it began ray.init gives up: too short where
+    many things start at once, and no setting; so it is tried again."""
     for attempt in range(1, ATTEMPTS_TO_START + 1):
         before = psutil.Process().children(recursive=True)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(**options)
             return
         except Exception as error:  # it has no other class
             if "timed out during startup" not in str(error) or attempt == ATTEMPTS_TO_START:
