@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import chdir, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import psutil
 import ray
 import yaml
 from ray._private import worker
+from ray.job_config import JobConfig
 
 from heliograph.pipeline.request.errors import RequestError, one_line
 from heliograph.pipeline.request.placement import Nodes, ray_address
@@ -53,10 +54,9 @@ def start_ray(lasting_retries: bool = False) -> None:
 
     def start() -> None:
         try:
-            # Ray puts the current folder before the libraries in its workers' path, where a user's
-            # own `tokenizers/` would be taken for the library.
-            with chdir(HERE):
-                connect(address=address, log_to_driver=False, logging_level="ERROR")
+            # A client's current folder does not reach the workers as it is.
+            here = {} if address.startswith("ray://") else {"job_config": FromHere()}
+            connect(address=address, log_to_driver=False, logging_level="ERROR", **here)
             _leave_standard_output_alone()
             started.set_result(None)
         except BaseException as error:  # to be raised where it is waited for
@@ -76,12 +76,28 @@ def start_ray(lasting_retries: bool = False) -> None:
             signal.signal(signal.SIGTERM, terminate)  # Ray has put a handler there that aborts
 
 
+class FromHere(JobConfig):  # type: ignore[misc]  # Ray has no types
+    """A job whose workers import from where this package is, and from the libraries.
+
+    Ray puts the driver's current folder and its script's before the libraries in its workers' path,
+    where a user's own `tokenizers/` would be taken for the library.
+    """
+
+    @property
+    def _py_driver_sys_path(self) -> list[str]:
+        return [str(HERE)]  # a new list for each who asks: what Ray adds to it is not kept
+
+    @_py_driver_sys_path.setter
+    def _py_driver_sys_path(self, folders: list[str]) -> None:
+        """Ray begins with an empty one."""
+
+
 def connect(**options: Any) -> None:
     """ray.init. Where that starts Ray on this machine, a node gives its agents fifteen seconds to
     come up and ends itself, and half a minute after it began ray.init gives up: too short where
     many things start at once, and no setting; so it is tried again."""
     for attempt in range(1, ATTEMPTS_TO_START + 1):
-        before = psutil.Process().children(recursive=True)
+        before = set(psutil.Process().children())
         try:
             ray.init(**options)
             return
@@ -90,11 +106,22 @@ def connect(**options: Any) -> None:
                 raise
         which = f"{attempt + 1} of {ATTEMPTS_TO_START}"
         print(f"Ray was not there after half a minute; started again ({which})", file=sys.stderr)
-        half_started = set(psutil.Process().children(recursive=True)) - set(before)
-        for process in half_started:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(half_started)
+        _end_rays_processes(set(psutil.Process().children()) - before)
+
+
+def _end_rays_processes(children: set[psutil.Process]) -> None:
+    """Those of them that run what lies in Ray's package, and theirs; another thread may have
+    started others."""
+    rays = str(Path(ray.__file__).parent)
+    ended = []
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            if any(rays in argument for argument in child.cmdline()):
+                ended += [child, *child.children(recursive=True)]
+    for process in ended:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(ended)
 
 
 def _leave_standard_output_alone() -> None:

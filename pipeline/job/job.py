@@ -52,16 +52,7 @@ def run_training_job(
 
     Args:
         found: the recipe's data, by `find_recipe_data`.
-        new: begin from the beginning in a new run, whatever was done before.
-        run_id: go on with this run of the job, not with its newest.
-
-    Returns:
-        The result as `heliograph train --json` prints it.
-
-    Raises:
-        RequestError: the recipe cannot be run on this data, cluster or tracking server.
-        JobStopped: training cannot go on.
-        KeyboardInterrupt: it was stopped; started again, it goes on.
+        new, run_id: as `heliograph.train` has them, and so are what it returns and raises.
     """
     check_tokenizer(recipe.evaluate)
     client = open_store(tracking_uri())
