@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from heliograph.pipeline.corpus.corpus import prepare_corpus
 from heliograph.pipeline.corpus.found_data import find_data
 from heliograph.pipeline.request import recipe
+from heliograph.pipeline.request.data import Data
 from heliograph.pipeline.request.placement import Placement
 from heliograph.pipeline.runs import track
 from heliograph.pipeline.runs.progress import open_board
@@ -40,7 +41,7 @@ def small_plan(folder: Path) -> TrainingPlan:
     lines = [json.dumps({"source": s, "target": t}) for s, t in pairs("train")[:PAIRS]]
     path = str(folder / "pairs.jsonl")
     Path(path).write_text("\n".join(lines), encoding="utf-8")
-    data = recipe.Data(train=path, validation=path)
+    data = Data(train=path, validation=path)
     storage = str(folder / "storage")
     corpus = prepare_corpus(find_data(path, data, "train", storage), 20, storage)
     config = recipe.Tokenizer(vocabulary_size=350)
