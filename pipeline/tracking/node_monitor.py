@@ -1,6 +1,7 @@
 """What a node's CPU, memory, disk, network and GPU do, as metrics of the run."""
 
 import fcntl
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -43,17 +44,25 @@ class NodeMonitor(SystemMetricsMonitor):  # type: ignore[misc]  # MLflow has no 
 
     def monitor(self) -> None:
         """Measure until `finish`; in a thread of its own."""
-        with self._lock.open("w") as lock:
-            while not self._locked(lock.fileno()):
+        while True:
+            with self._lock.open("w") as lock:
+                if self._locked(lock.fileno()):
+                    try:
+                        self._report()
+                    finally:
+                        self._lock.unlink(missing_ok=True)
+                    return
+            if self._shutdown_event.wait(self.sampling_interval):
+                return
+
+    def _report(self) -> None:
+        self._log = MetricLog(*self._log_arguments)
+        while True:
+            for _ in range(self.samples_before_logging):
+                self.collect_metrics()
                 if self._shutdown_event.wait(self.sampling_interval):
                     return
-            self._log = MetricLog(*self._log_arguments)
-            while True:
-                for _ in range(self.samples_before_logging):
-                    self.collect_metrics()
-                    if self._shutdown_event.wait(self.sampling_interval):
-                        return
-                self.publish_metrics(self.aggregate_metrics())
+            self.publish_metrics(self.aggregate_metrics())
 
     def publish_metrics(self, metrics: dict[str, float]) -> None:
         assert self._log is not None
@@ -69,11 +78,11 @@ class NodeMonitor(SystemMetricsMonitor):  # type: ignore[misc]  # MLflow has no 
         if self._log is not None:
             self._log.close(timeout)
 
-    @staticmethod
-    def _locked(lock: int) -> bool:
-        """Whether this process is the one that reports; the lock ends with the process."""
+    def _locked(self, lock: int) -> bool:
+        """Whether this process is the one that reports; the lock ends with the process. Of a file
+        that the one before has removed since it was opened here, it says nothing."""
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            return os.path.samestat(os.fstat(lock), self._lock.stat())
+        except (BlockingIOError, FileNotFoundError):
             return False
-        return True

@@ -1,5 +1,6 @@
 """Every node's system metrics arrive, by its name, whatever the server and the processes do."""
 
+import tempfile
 import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -78,11 +79,11 @@ def test_of_two_processes_on_a_node_one_reports_until_it_is_killed(
 ) -> None:
     started, tries, locked = time.time(), list[bool](), NodeMonitor._locked
 
-    def noted(lock: int) -> bool:
-        tries.append(locked(lock))
+    def noted(self: NodeMonitor, lock: int) -> bool:
+        tries.append(locked(self, lock))
         return tries[-1]
 
-    monkeypatch.setattr(NodeMonitor, "_locked", staticmethod(noted))
+    monkeypatch.setattr(NodeMonitor, "_locked", noted)
     reports, sender = processes.context().Pipe(duplex=False)
     other = processes.context().Process(
         target=report_until_killed,
@@ -104,3 +105,4 @@ def test_of_two_processes_on_a_node_one_reports_until_it_is_killed(
     assert tries[-1]
     found = steps(server, run_id, "node-b")
     assert found == sorted(set(found))
+    assert not list(Path(tempfile.gettempdir()).glob(f"heliograph-{run_id}*"))  # no lock is left
