@@ -58,6 +58,7 @@ def small_plan(folder: Path) -> TrainingPlan:
         augment=recipe.Augment(bpe_dropout=0.1),
         train=recipe.Train(steps=STEPS, warmup_steps=4, checkpoint_steps=4),
         validation=recipe.Validation(every_steps=40, sentences=2),
+        evaluate=recipe.Evaluate(),
         log_every_steps=1,
         threads=1,
         recipe_yaml="",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import mlflow
 import pytest
@@ -22,6 +23,7 @@ import heliograph
 from heliograph.jobs.command import application
 from heliograph.jobs.promote import promote
 from heliograph.pipeline.models.lineage import descend, trace
+from heliograph.pipeline.promotion.promote import history
 from heliograph.pipeline.registry.registry import fetch_model
 from tests.small_job import small_recipe, write_somebody_s_project
 from tests.waiting import DEADLINE
@@ -40,7 +42,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def job(home: Path, ray_cluster: None) -> dict[str, Any]:
+def unpromoted(home: Path, ray_cluster: None) -> dict[str, Any]:
+    return heliograph.train(small_recipe(home, registry={"promote": False}))
+
+
+@pytest.fixture(scope="module")
+def job(home: Path, unpromoted: dict[str, Any]) -> dict[str, Any]:
+    """The same job, finished already, asked once more and for promotion, too."""
     return heliograph.train(small_recipe(home))
 
 
@@ -100,8 +108,16 @@ def test_system_metrics_carry_the_nodes_name(job: dict[str, Any], client: Mlflow
     assert f"system/{socket.gethostname()}/cpu_utilization_percentage" in keys
 
 
-def test_the_same_job_again_is_finished_already(job: dict[str, Any], home: Path) -> None:
+def test_a_finished_job_that_is_to_be_promoted_is_judged_once(
+    unpromoted: dict[str, Any], job: dict[str, Any], home: Path
+) -> None:
+    """It was finished already and nothing else happened (issue 17, point 2)."""
+    assert "decision" not in unpromoted
+    decision = {"promoted": True, "reason": ANY, "champion": 1, "previous": None, "number": 1}
+    assert job == {**unpromoted, "decision": decision}
+    assert job["decision"]["reason"].startswith("version 1 becomes the first champion")
     assert heliograph.train(small_recipe(home)) == job
+    assert [record.number for record in history("small")] == [1]
 
 
 def test_python_s_way_in_is_that_of_the_commands(job: dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ def finish(
             _warn(plan, told)
         translator = Translator.load(folder)
         scores = evaluate(translator, pairs, recipe.evaluate)
-        _log_final(client, recipe, plan, scores, pairs, translator)
+        _log_scores(client, plan, scores)
         card = None
         with for_people("the model card", partial(_warn, plan)):
             card = ModelCard(
@@ -123,6 +123,7 @@ def finish(
             )
             card.page()
         version = registry.register(plan.run_id, folder, recipe.model_name, scores, digest, card)
+        _log_pictures(client, recipe, plan, scores, pairs, translator)
     measurement = measured.averaged or measured.latest
     assert measurement is not None, "the best weights were validated, or they were not the best"
     result = _result(recipe, plan, state, best, scores, version, measurement.loss)
@@ -143,7 +144,14 @@ def _weights(folder: Path, translator: Translator, best: Best, plan: TrainingPla
     )
 
 
-def _log_final(
+def _log_scores(client: Client, plan: TrainingPlan, scores: Scores) -> None:
+    client.log_metric(plan.run_id, "evaluation/bleu", scores.bleu)
+    client.log_metric(plan.run_id, "evaluation/chrf", scores.chrf)
+    for metric, signature in scores.signatures.items():
+        client.set_tag(plan.run_id, f"heliograph.signature.{metric}", signature)
+
+
+def _log_pictures(
     client: Client,
     recipe: Recipe,
     plan: TrainingPlan,
@@ -151,11 +159,7 @@ def _log_final(
     pairs: list[tuple[str, str]],
     translator: Translator,
 ) -> None:
-    """The final scores, and what there is to look at."""
-    client.log_metric(plan.run_id, "evaluation/bleu", scores.bleu)
-    client.log_metric(plan.run_id, "evaluation/chrf", scores.chrf)
-    for metric, signature in scores.signatures.items():
-        client.set_tag(plan.run_id, f"heliograph.signature.{metric}", signature)
+    """What there is to look at; after the model is registered, which it must not keep waiting."""
     samples = [
         track.Sample(source, reference, translation)
         for (source, reference), translation in zip(pairs, scores.hypotheses, strict=True)

@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -39,6 +40,8 @@ from heliograph.pipeline.workers.node_watch import NodeWatch
 from heliograph.pipeline.workers.train import train
 
 RESULT_TAG = "heliograph.result"
+DECISION = "decision"
+"""Of the gate, within a result."""
 
 
 def run_training_job(
@@ -65,7 +68,7 @@ def run_training_job(
     untouched = check_sources(folder, found, job)
     finished = _finished_result(client, run_id) if run_id is not None else None
     if finished and untouched:
-        return finished
+        return _decided(client, recipe, finished)
     CheckpointStore(f"{folder}/checkpoints").check_writable()
     start_ray()
     placement = place(recipe.cluster, capacity())
@@ -75,7 +78,7 @@ def run_training_job(
     prepared = prepare(recipe, found, tokenize=False)
     check_contents(folder, found, prepared, job)
     if finished:
-        return finished
+        return _decided(client, recipe, finished)
     references = prepared.validation.head(SENTENCES_LOOKED_AT)
     for told in (*prepared.told, *check_references(references, recipe.evaluate)):
         say(told)
@@ -109,10 +112,23 @@ def _end(
     say(f"scoring step {best.step} by beam search and registering it")
     task = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0)(finish)
     result: dict[str, Any] = ray.get(task.remote(recipe, plan, state, best, validation))
-    if recipe.registry.promote:
-        decision = promote(recipe.model_name, result["model"]["version"], recipe.registry.gate)
-        say(decision.reason)
     patiently(lambda: client.set_tag(plan.run_id, RESULT_TAG, json.dumps(result)), say, afterwards)
+    return _decided(client, recipe, result)
+
+
+def _decided(client: Client, recipe: Recipe, result: dict[str, Any]) -> dict[str, Any]:
+    """The result of a finished job, with what the gate said of it where the recipe wants to know.
+
+    It is asked once: what was decided since, by whomever, is in the model's history.
+    """
+    if not recipe.registry.promote or DECISION in result:
+        return result
+    name, version = result["model"]["name"], result["model"]["version"]
+    decision = asdict(promote(name, version, recipe.registry.gate))
+    say(decision["reason"])
+    del decision["verdicts"]  # in the model's history, and more than a tag holds
+    result = {**result, DECISION: decision}
+    client.set_tag(result["run_id"], RESULT_TAG, json.dumps(result))
     return result
 
 
@@ -143,7 +159,7 @@ def plan_of(
         augment=recipe.augment,
         train=recipe.train,
         validation=recipe.validation,
-        bleu_tokenizer=recipe.evaluate.tokenize,
+        evaluate=recipe.evaluate,
         log_every_steps=recipe.track.every_steps,
         threads=recipe.cluster.threads_per_worker,
         recipe_yaml=recipe.to_yaml(),

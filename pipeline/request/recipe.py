@@ -110,7 +110,7 @@ class Train(Section):
     keep_checkpoints: int = Field(3, ge=1)
     """The newest this many are kept."""
     keep_best: int = Field(1, ge=1)
-    """And this many of the best, by BLEU on the validation set."""
+    """And this many of the best, by `validation.metric`."""
     max_skipped_steps: int = Field(10, ge=0)
     """A step whose gradient is not finite changes nothing and is counted. After more than this many
     in a row the job stops."""
@@ -156,7 +156,8 @@ class Track(Section):
     samples: int = Field(20, ge=0)
     """Validation sentences in the table of sample translations."""
     attention_sentences: int = Field(3, ge=0)
-    """Validation sentences whose cross-attention is drawn, head by head."""
+    """Validation sentences whose cross-attention is drawn, head by head; of a long one the
+    beginning."""
 
 
 def _for_a_uri(name: str) -> str:

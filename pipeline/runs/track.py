@@ -44,6 +44,10 @@ DATASET_DIGEST_LENGTH = 36
 SOURCE_LENGTH = 30_000
 """MLflow refuses a dataset's source of more than 65,535 characters. Escaped twice, as it is there,
 this grows by a third, or by more where names are full of quotation marks."""
+PICTURED_TOKENS = 60
+"""Of either side, in a picture of attention: for eight heads that is 27 million pixels."""
+TITLE_LENGTH = 200
+"""Characters of a sentence above its picture."""
 
 
 def with_experiment(recipe: Recipe) -> tuple[Recipe, str]:
@@ -202,11 +206,14 @@ def log_samples(client: Client, run_id: str, samples: Sequence[Sample]) -> None:
 def log_attention(
     client: Client, run_id: str, translator: Translator, samples: Sequence[Sample]
 ) -> None:
-    """A picture of every decoder layer for each sample: all heads, tokens on both axes."""
+    """A picture of every decoder layer for each sample: all heads, tokens on both axes; of a long
+    sentence its beginning, since a picture grows with the product of both lengths (issue 17, 2)."""
     for number, sample in enumerate(samples, start=1):
-        source, target, weights = translator.attention(sample.source, sample.translation)
+        source, target, weights = translator.attention(
+            sample.source, sample.translation, first=PICTURED_TOKENS
+        )
         for layer, heads in enumerate(weights, start=1):
-            title = f"decoder layer {layer}: {sample.source}"
+            title = f"decoder layer {layer}: {sample.source[:TITLE_LENGTH]}"
             figure = draw_attention(title, source, target, heads)
             client.log_figure(run_id, figure, f"attention/sentence-{number}/layer-{layer}.png")
 

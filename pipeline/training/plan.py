@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from heliograph.pipeline.checkpoints.checkpoint_store import CheckpointStore
 from heliograph.pipeline.checkpoints.training_state import TrainingState
 from heliograph.pipeline.request import recipe
+from heliograph.pipeline.request.decoding import Evaluate, Search
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class TrainingPlan:
     augment: recipe.Augment
     train: recipe.Train
     validation: recipe.Validation
+    evaluate: Evaluate
     log_every_steps: int
     threads: int | None
     recipe_yaml: str
@@ -31,8 +33,6 @@ class TrainingPlan:
     run_id: str
     run_started: float
     """Seconds since 1970."""
-    bleu_tokenizer: str | None = None
-    """As `evaluate.tokenize` says."""
     start: str = ""
     """Of this job, the one that its folder belongs to; see `fence.claim`."""
 
@@ -54,6 +54,12 @@ class TrainingPlan:
     def events(self) -> str:
         """What befell the job, a file each."""
         return f"{self.folder}/events"
+
+    @property
+    def search(self) -> Search:
+        """How validation decodes: as the finished model will be, but for the beam, so that what is
+        best here is best there (issue 17, point 2)."""
+        return Search(**self.evaluate.search_settings() | {"beam": self.validation.beam})
 
     @property
     def checkpoint_intervals(self) -> tuple[int, int]:

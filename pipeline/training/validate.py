@@ -31,8 +31,8 @@ def measure(
     loss = validation_loss(model, tokenizer, pairs, plan.batches.tokens_per_micro_batch)
     scored = pairs[: settings.sentences]
     sources, references = ([pair[side] for pair in scored] for side in (0, 1))
-    hypotheses = translate_together(model, tokenizer, sources, settings.beam)
-    scores = score(hypotheses, references, plan.bleu_tokenizer)
+    hypotheses = translate_together(model, tokenizer, sources, plan.search)
+    scores = score(hypotheses, references, plan.evaluate.tokenize)
     exact = sum(map(str.__eq__, hypotheses, references))
     return Validation(
         step,
@@ -62,13 +62,13 @@ def validation_loss(
 
 
 def translate_together(
-    model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], beam: int
+    model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], search: Search
 ) -> list[str]:
     """All sources' translations, on every rank."""
     device = next(model.parameters()).device
     rank, world_size = dist.get_rank(), dist.get_world_size()
     translator = Translator(model, tokenizer, device)
-    share = translator.translate(sources[rank::world_size], Search(beam=beam))
+    share = translator.translate(sources[rank::world_size], search)
     translations = [""] * len(sources)
     for other, texts in enumerate(gather_texts(share, device)):
         translations[other::world_size] = texts

@@ -109,26 +109,31 @@ class Translator(RunsModel):
         return [[Translation(next(texts), h.score) for h in each] for each in found]
 
     def attention(
-        self, source: str, target: str
+        self, source: str, target: str, first: int | None = None
     ) -> tuple[list[str], list[str], NDArray[np.float32]]:
         """Where the model looks while it writes `target`, end token included.
 
+        Args:
+            first: only of so many tokens of either side, the first ones. The model reads the whole
+                source all the same, and no token of the target depends on a later one.
+
         Returns:
             The source's tokens (S), the target's tokens (T), and weights [L, H, T, S] of L decoder
-            layers and H heads: row t is how the target's token t was chosen. Each row sums to 1.
+            layers and H heads: row t is how the target's token t was chosen. Each row of a whole
+            source sums to 1.
         """
         config = self.model.config
         source_ids, target_ids = self._tokenize([source, target])
         with _evaluating(self.model):
             weights = self.model.cross_attention(
                 torch.tensor([[*source_ids, config.end_id]], device=self.device),
-                torch.tensor([[config.start_id, *target_ids]], device=self.device),
+                torch.tensor([[config.start_id, *target_ids][:first]], device=self.device),
             )
         pieces = self.tokenizer.pieces
         return (
-            pieces([*source_ids, config.end_id]),
-            pieces([*target_ids, config.end_id]),
-            weights[:, 0].float().cpu().numpy(),
+            pieces([*source_ids, config.end_id][:first]),
+            pieces([*target_ids, config.end_id][:first]),
+            weights[:, 0, ..., :first].float().cpu().numpy(),
         )
 
     def _tokenize(self, sentences: Sequence[str]) -> list[list[int]]:

@@ -7,34 +7,17 @@ import pytest
 
 from heliograph.pipeline.checkpoints.training_state import TrainingState, Validation
 from heliograph.pipeline.job.finish import best_weights
-from heliograph.pipeline.request import recipe
 from heliograph.pipeline.request.errors import JobStopped
 from heliograph.pipeline.tracking.events import read_events
 from heliograph.pipeline.training.plan import TrainingPlan
+from tests.pipeline.plans import plan_without_data
 from tests.pipeline.saving import writer
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> TrainingPlan:
     """Of a job whose checkpoints are of BLEU 10 at step 1, 30 at 2 and 20 at 3."""
-    plan = TrainingPlan(
-        folder=str(tmp_path),
-        corpora=(),
-        validation_corpus="",
-        tokenizer="",
-        seed=0,
-        model=recipe.Model(),
-        batches=recipe.Batches(),
-        augment=recipe.Augment(),
-        train=recipe.Train(steps=3),
-        validation=recipe.Validation(),
-        log_every_steps=1,
-        threads=None,
-        recipe_yaml="",
-        tracking_uri="",
-        run_id="run",
-        run_started=0.0,
-    )
+    plan = plan_without_data(tmp_path)
     for step, bleu in ((1, 10.0), (2, 30.0), (3, 20.0)):
         plan.checkpoints.save(step, writer(step, bleu))
     return plan

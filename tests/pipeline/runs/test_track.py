@@ -144,7 +144,10 @@ def test_a_job_begun_anew_has_a_run_and_a_name_of_its_own(client: MlflowClient) 
 
 def test_attention_and_samples_and_curves_are_artifacts(client: MlflowClient, run_id: str) -> None:
     class Looker:
-        def attention(self, source: str, target: str) -> tuple[list[str], list[str], torch.Tensor]:
+        def attention(
+            self, source: str, target: str, first: int
+        ) -> tuple[list[str], list[str], torch.Tensor]:
+            assert first == track.PICTURED_TOKENS
             return source.split(), target.split(), torch.full((2, 4, 3, 2), 0.5)
 
     samples = [track.Sample("ein Hund", "a dog", "a dog </s>")]

@@ -9,29 +9,17 @@ from heliograph.pipeline.checkpoints.training_state import TrainingState
 from heliograph.pipeline.request import recipe
 from heliograph.pipeline.training.averaging import is_averaged, mark_averaged, steps_to_average
 from heliograph.pipeline.training.plan import TrainingPlan
+from tests.pipeline.plans import plan_without_data
 from tests.pipeline.saving import writer
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> TrainingPlan:
     """Of a job whose checkpoints are at multiples of 4 and of 10, and at the end."""
-    return TrainingPlan(
-        folder=str(tmp_path / "job"),
-        corpora=(),
-        validation_corpus="",
-        tokenizer="",
-        seed=0,
-        model=recipe.Model(),
-        batches=recipe.Batches(),
-        augment=recipe.Augment(),
+    return plan_without_data(
+        tmp_path / "job",
         train=recipe.Train(steps=22, checkpoint_steps=4, average_checkpoints=3, keep_checkpoints=5),
         validation=recipe.Validation(every_steps=10),
-        log_every_steps=1,
-        threads=None,
-        recipe_yaml="",
-        tracking_uri="",
-        run_id="run",
-        run_started=0.0,
     )
 
 

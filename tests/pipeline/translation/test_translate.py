@@ -178,6 +178,17 @@ def test_attention_says_which_tokens_it_is_about(translator: Translator) -> None
     ]
 
 
+def test_of_a_long_sentence_only_the_beginning_is_looked_at(translator: Translator) -> None:
+    """A picture of 500 by 500 tokens took gigabytes (issue 17, point 2)."""
+    source, target = " ".join(SOURCES * 40), " ".join(TARGETS * 40)
+    long = translator.attention(source, target)
+    begun = translator.attention(source, target, first=7)
+    assert len(long[0]) > 100
+    assert len(long[1]) > 100
+    assert begun[:2] == (long[0][:7], long[1][:7])
+    np.testing.assert_allclose(begun[2], long[2][..., :7, :7], atol=1e-6)
+
+
 def test_another_process_translates_alike(make_model: MakeModel) -> None:
     folder = make_model(3, known=4)
     script = (
