@@ -87,7 +87,8 @@ def run_training_job(
         board = open_board()
         with _eventful(plan), NodeWatch(plan), ProgressLine(board):
             state = train(plan, placement, recipe.cluster, board)
-        return _end(client, recipe, plan, state, prepared.validation, placement.use_gpu)
+        result = _end(client, recipe, plan, state, prepared.validation, placement.use_gpu)
+    return _decided(client, recipe, result)
 
 
 def _end(
@@ -98,7 +99,7 @@ def _end(
     validation: Corpus,
     use_gpu: bool,
 ) -> dict[str, Any]:
-    """Training is finished: score, register and, if that is asked for, promote."""
+    """Training is finished: score and register, and keep what it came to with the run."""
     afterwards = (
         f"training is finished, and metrics wait in {plan.spools}: give the same command again "
         "when the server is there, or `heliograph sync` for the metrics alone"
@@ -113,7 +114,7 @@ def _end(
     task = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0)(finish)
     result: dict[str, Any] = ray.get(task.remote(recipe, plan, state, best, validation))
     patiently(lambda: client.set_tag(plan.run_id, RESULT_TAG, json.dumps(result)), say, afterwards)
-    return _decided(client, recipe, result)
+    return result
 
 
 def _decided(client: Client, recipe: Recipe, result: dict[str, Any]) -> dict[str, Any]:
