@@ -226,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         except urllib.error.HTTPError as error:
             return error.code, error.read()
         if re.search(r"runs/log-batch$", self.path):
-            metrics = json.loads(body)["metrics"]
+            metrics = json.loads(body).get("metrics", [])  # parameters may come alone
             self.server.door.arrived += [(each["key"], each["step"]) for each in metrics]
         return status, answer
 

@@ -40,6 +40,7 @@ from heliograph.pipeline.workers.node_watch import NodeWatch
 from heliograph.pipeline.workers.train import train
 
 RESULT_TAG = "heliograph.result"
+PREPARED = "the data are prepared: give the same command again when the server is there"
 DECISION = "decision"
 """Of the gate, within a result."""
 
@@ -112,7 +113,12 @@ def _end(
     patiently(lambda: client.get_run(plan.run_id), say, afterwards)
     say(f"scoring step {best.step} by beam search and registering it")
     task = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0)(finish)
-    result: dict[str, Any] = ray.get(task.remote(recipe, plan, state, best, validation))
+
+    def finished() -> dict[str, Any]:
+        result: dict[str, Any] = ray.get(task.remote(recipe, plan, state, best, validation))
+        return result
+
+    result = patiently(finished, say, afterwards)
     patiently(lambda: client.set_tag(plan.run_id, RESULT_TAG, json.dumps(result)), say, afterwards)
     return result
 
@@ -166,7 +172,7 @@ def plan_of(
         recipe_yaml=recipe.to_yaml(),
         tracking_uri=client.tracking_uri,
         run_id=run_id,
-        run_started=track.run_started(client, run_id),
+        run_started=patiently(lambda: track.run_started(client, run_id), say, PREPARED),
     )
 
 
@@ -174,18 +180,20 @@ def plan_of(
 def _tracked(
     client: Client, experiment: str, recipe: Recipe, prepared: Prepared, job: str
 ) -> Iterator[str]:
-    """The job's one run, opened or continued, and marked by how the block ends."""
-    run_id = track.open_run(client, experiment, job, recipe.name, recipe.model_dump(mode="json"))
+    """The job's one run, opened or continued, and marked by how the block ends.
+
+    A server that goes away after it was there at first is waited for: the data may have taken
+    hours.
+    """
+    parameters = recipe.model_dump(mode="json")
+
+    def open_run() -> str:
+        return track.open_run(client, experiment, job, recipe.name, parameters)
+
+    run_id = patiently(open_run, say, PREPARED)
     status = "FAILED"
     try:
-        client.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
-        tokenizer = Tokenizer.load(prepared.tokenizer)
-        client.log_text(run_id, tokenizer.to_json(), "tokenizer.json")
-        corpora = prepared.texts.corpora
-        for number, corpus in enumerate(corpora):
-            context = "train" if len(corpora) == 1 else f"train.{number}"
-            track.log_corpus(client, run_id, corpus, context)
-        track.log_corpus(client, run_id, prepared.validation, "validation")
+        patiently(lambda: _log_inputs(client, run_id, recipe, prepared), say, PREPARED)
         yield run_id
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -196,6 +204,18 @@ def _tracked(
             client.set_terminated(run_id, status)
         except Exception as error:  # what ended the block matters more
             say(f"the run could not be marked {status}: {one_line(error)}")
+
+
+def _log_inputs(client: Client, run_id: str, recipe: Recipe, prepared: Prepared) -> None:
+    """What the job is made from; again as often as it is called."""
+    client.log_text(run_id, recipe.to_yaml(), "recipe.yaml")
+    tokenizer = Tokenizer.load(prepared.tokenizer)
+    client.log_text(run_id, tokenizer.to_json(), "tokenizer.json")
+    corpora = prepared.texts.corpora
+    for number, corpus in enumerate(corpora):
+        context = "train" if len(corpora) == 1 else f"train.{number}"
+        track.log_corpus(client, run_id, corpus, context)
+    track.log_corpus(client, run_id, prepared.validation, "validation")
 
 
 @contextmanager

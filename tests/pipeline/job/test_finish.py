@@ -4,11 +4,15 @@ import math
 from pathlib import Path
 
 import pytest
+import ray
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
 from heliograph.pipeline.checkpoints.training_state import TrainingState, Validation
 from heliograph.pipeline.job.finish import best_weights
 from heliograph.pipeline.request.errors import JobStopped
 from heliograph.pipeline.tracking.events import read_events
+from heliograph.pipeline.tracking.server import is_away
 from heliograph.pipeline.training.plan import TrainingPlan
 from tests.pipeline.plans import plan_without_data
 from tests.pipeline.saving import writer
@@ -63,3 +67,24 @@ def test_what_has_no_loss_is_not_registered(plan: TrainingPlan, loss: float) -> 
     state = TrainingState(step=3).with_validation(Validation(3, loss, 0.0, 0.0))
     with pytest.raises(JobStopped, match=rf"is {loss} at step 3.* no model is registered"):
         best_weights(plan, state)
+
+
+def test_a_server_that_goes_away_while_a_job_is_finished_is_known_for_that(
+    ray_cluster: None,
+) -> None:
+    """What the task raises comes wrapped by Ray; it is done again as if it were not."""
+
+    @ray.remote
+    def lose() -> None:
+        raise MlflowException("Max retries exceeded")
+
+    @ray.remote
+    def refuse() -> None:
+        raise MlflowException("no", error_code=INVALID_PARAMETER_VALUE)
+
+    with pytest.raises(MlflowException) as lost:
+        ray.get(lose.remote())
+    assert is_away(lost.value)
+    with pytest.raises(MlflowException) as refused:
+        ray.get(refuse.remote())
+    assert not is_away(refused.value)

@@ -1,0 +1,59 @@
+"""A job's run is opened once, whatever the tracking server does meanwhile."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from heliograph.pipeline.corpus.mixture import Mixture
+from heliograph.pipeline.job.job import _tracked
+from heliograph.pipeline.request import recipe
+from heliograph.pipeline.request.recipe_file import parse_recipe
+from heliograph.pipeline.steps.prepare import Prepared
+from heliograph.pipeline.steps.tokenizer import train_tokenizer
+from heliograph.pipeline.tracking.server import open_client
+from tests.pipeline.pairs import PAIRS
+from tests.pipeline.small_corpus import write_corpus
+from tests.tracking_server import Door, MlflowServer, Mode
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Prepared:
+    train, validation = (
+        write_corpus(tmp_path / name, PAIRS * 20, 10) for name in ("train", "validation")
+    )
+    texts = Mixture((train,), (1.0,))
+    tokenizer = train_tokenizer(texts, recipe.Tokenizer(vocabulary_size=300), str(tmp_path), None)
+    return Prepared(texts, validation, tokenizer, None)
+
+
+@pytest.mark.parametrize("mode", ["refuses", "fails_after"])
+def test_a_server_that_goes_away_while_the_run_is_opened_is_waited_for(
+    server: MlflowServer,
+    door: Door,
+    prepared: Prepared,
+    capsys: pytest.CaptureFixture[str],
+    mode: Mode,
+) -> None:
+    """A job whose data had taken hours to prepare was lost by one answer that did not come."""
+    data = {"train": "a", "validation": "b"}
+    job = parse_recipe({"name": f"opened-{mode}", "data": data, "train": {"steps": 1}})
+    client = open_client(door.url)
+    client.search_experiments()
+    for after in range(0, 12, 3):
+        door.change_after(after, mode)
+        back = threading.Timer(1.5, lambda: setattr(door, "mode", "open"))
+        back.start()
+        with _tracked(client, job.name, job, prepared, "job") as run_id:
+            back.join()
+    assert "the tracking server does not answer; trying for" in capsys.readouterr().err
+    found = MlflowClient(server.url)
+    experiment = found.get_experiment_by_name(job.name)
+    assert experiment is not None
+    (run,) = found.search_runs([experiment.experiment_id])
+    assert (run.info.run_id, run.info.status) == (run_id, "FINISHED")
+    assert run.data.params["train.steps"] == "1"
+    assert len(run.inputs.dataset_inputs) == 2
+    paths = {entry.path for entry in found.list_artifacts(run_id)}
+    assert paths == {"recipe.yaml", "tokenizer.json"}
