@@ -5,7 +5,8 @@
 
 Runs `heliograph train` in this process against an `mlflow server` of its own. One after another: a
 minute undisturbed, a minute with the server killed, and that again, since a machine's speed drifts;
-another minute undisturbed, a worker killed, Ctrl-C. Each step's time is written down by the workers themselves, so that it depends on neither.
+another minute undisturbed, a worker killed, Ctrl-C. Each step's time is written down by the workers
+themselves, so that it depends on neither.
 """
 
 import argparse
