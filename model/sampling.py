@@ -24,6 +24,7 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
     length_penalty: float = 1.0,
+    length_offset: float = 0.0,
 ) -> list[list[Hypothesis]]:
     """Draw translations of each sentence.
 
@@ -39,7 +40,8 @@ def sample(
         temperature: above 0; logits are divided by it.
         top_k: only the likeliest this many tokens are drawn; 0: all.
         top_p: in (0, 1]; only the likeliest tokens that together reach this probability are drawn.
-        length_penalty: of the scores alone, which are the model's at temperature 1.
+        length_penalty, length_offset: see `search.divisors`; of the scores alone, which are the
+            model's at temperature 1.
 
     Returns:
         Each sentence's translations, the best score first.
@@ -54,7 +56,9 @@ def sample(
             "draws must be at least 1, temperature above 0, top_k at least 0, top_p in (0, 1]: "
             f"{draws}, {temperature}, {top_k}, {top_p}"
         )
-    drawing = _Drawing(model, source, constraints, seeds, draws, length_penalty)
+    longest = int(constraints.max_lengths.max()) if source.size(0) else 0
+    scale = divisors(longest + 1, length_penalty, length_offset)
+    drawing = _Drawing(model, source, constraints, seeds, draws, scale)
     while drawing.numbers.numel():
         drawing.advance(temperature, top_k, top_p)
     return drawing.answers(draws)
@@ -97,15 +101,14 @@ class _Drawing:
         constraints: Constraints,
         seeds: Sequence[int],
         draws: int,
-        length_penalty: float,
+        divisors: Tensor,
     ) -> None:
         self.model = model
         device, count = source.device, source.size(0) * draws
         self.state = model.start(source)
         # Of the translations that have not ended, in the same order everywhere.
         self.numbers = torch.arange(count, device=device)
-        longest = int(constraints.max_lengths.max()) if count else 0
-        self.divisors = divisors(longest + 1, length_penalty).to(device)
+        self.divisors = divisors.to(device)
         self.chances = _chances(seeds, constraints.max_lengths.tolist(), draws).to(device)
         of_sentences = torch.arange(source.size(0), device=device).repeat_interleave(draws)
         self.state.keep_sentences(of_sentences)

@@ -21,8 +21,8 @@ class Hypothesis:
 
     Attributes:
         tokens: ids without start and end.
-        score: log-probability in nats, the end token's included, divided by the number of tokens,
-            the end token counted, to the power of the length penalty.
+        score: log-probability in nats, the end token's included, divided as `divisors` says, the
+            end token counted.
     """
 
     tokens: list[int]
@@ -44,6 +44,7 @@ def beam_search(
     beam: int,
     length_penalty: float = 1.0,
     n_best: int = 1,
+    length_offset: float = 0.0,
 ) -> list[list[Hypothesis]]:
     """The best translations found of each sentence.
 
@@ -53,11 +54,11 @@ def beam_search(
     is the `n_best` best of the finished ones by score.
 
     It stops before that when no living hypothesis can still enter the answer, which is when none
-    has a log-probability L with L / (max_length + 1) ** length_penalty above the n-th best score.
-    Proof: let it grow into a translation of t tokens, end included, and log-probability L'. No
-    token's log-probability is above 0, and constraints forbid tokens without scaling up the others,
-    so L' <= L <= 0. As t <= max_length + 1 and the penalty is at least 0, L' / t ** penalty <= L /
-    (max_length + 1) ** penalty. That holds as computed, too: rounding keeps order, both quotients
+    has a log-probability L with L / divisor(max_length + 1) above the n-th best score. Proof: let
+    it grow into a translation of t tokens, end included, and log-probability L'. No token's
+    log-probability is above 0, and constraints forbid tokens without scaling up the others, so L'
+    <= L <= 0. As t <= max_length + 1 and divisors do not fall with the length, L' / divisor(t) <= L
+    / divisor(max_length + 1). That holds as computed, too: rounding keeps order, both quotients
     take their divisors from one table, and see `_extensions`. An equal score does not displace an
     earlier one, and what finishes without entering the answer only brings the end nearer.
 
@@ -68,7 +69,8 @@ def beam_search(
         constraints: of these sentences; used up. At its maximum length a translation is made to
             end, and the end token's log-probability counts.
         beam: at least 1; 1 is greedy search.
-        length_penalty: at least 0; 0 favours short translations.
+        length_penalty, length_offset: at least 0, see `divisors`; a penalty of 0 favours short
+            translations.
         n_best: at most `beam`.
 
     Returns:
@@ -80,20 +82,33 @@ def beam_search(
     """
     if model.training:
         raise ValueError("the model is in training mode: dropout would change its translations")
-    if length_penalty < 0 or not 1 <= n_best <= beam:
+    if min(length_penalty, length_offset) < 0 or not 1 <= n_best <= beam:
         raise ValueError(
-            "beam must be at least 1, length_penalty at least 0, n_best from 1 to beam: "
-            f"{beam}, {length_penalty}, {n_best}"
+            "beam must be at least 1, length_penalty and length_offset at least 0, n_best from 1 "
+            f"to beam: {beam}, {length_penalty}, {length_offset}, {n_best}"
         )
-    search = _Search(model, source, constraints, beam, length_penalty, n_best)
+    longest = int(constraints.max_lengths.max()) if source.size(0) else 0
+    search = _Search(
+        model,
+        source,
+        constraints,
+        beam,
+        divisors(longest + 1, length_penalty, length_offset),
+        n_best,
+    )
     while search.sentences.numel():
         search.advance()
     return search.answers()
 
 
-def divisors(longest: int, length_penalty: float) -> Tensor:
-    """By what log-probabilities become scores, by tokens, end included: [longest + 1]."""
-    return torch.arange(longest + 1, dtype=torch.float64).pow(length_penalty).float()
+def divisors(longest: int, length_penalty: float, length_offset: float = 0.0) -> Tensor:
+    """By what log-probabilities become scores, by tokens, end included: [longest + 1].
+
+    ((offset + tokens) / (offset + 1)) ** penalty: with an offset of 0 the length to that power, with
+    5 the length penalty of Wu et al. (2016), equation 14, which section 6.1 of the paper uses.
+    """
+    tokens = torch.arange(longest + 1, dtype=torch.float64)
+    return ((length_offset + tokens) / (length_offset + 1)).pow(length_penalty).float()
 
 
 class _Search:
@@ -105,7 +120,7 @@ class _Search:
         source: Tensor,
         constraints: Constraints,
         beam: int,
-        length_penalty: float,
+        divisors: Tensor,
         n_best: int,
     ) -> None:
         self.model = model
@@ -119,8 +134,8 @@ class _Search:
         self.log_probabilities = torch.zeros(batch, 1, device=device)
         self.finished = torch.zeros(batch, dtype=torch.int64, device=device)
         # Of all sentences; each row is sorted, the best first.
-        longest = int(constraints.max_lengths.max()) if batch else 0
-        self.divisors = divisors(longest + 1, length_penalty).to(device)
+        longest = divisors.numel() - 2
+        self.divisors = divisors.to(device)
         self.best_scores = torch.full((batch, n_best), -torch.inf, device=device)
         self.best_lengths = torch.zeros(batch, n_best, dtype=torch.int64, device=device)
         self.best_tokens = torch.zeros(batch, n_best, longest, dtype=torch.int64, device=device)

@@ -17,6 +17,9 @@ class Search(Section):
     beam: int = Field(5, ge=1)
     length_penalty: float = Field(1.0, ge=0)
     """Hypotheses are ranked by log-probability / length ** this; 0 favours short ones."""
+    length_offset: float = Field(0.0, ge=0)
+    """The length is taken as (this + tokens) / (this + 1). 5, with a penalty of 0.6, is what the
+    paper decodes with (section 6.1; Wu et al., 2016), which favours length less than 0 does."""
     max_length_factor: float = Field(2.0, gt=0)
     max_length_extra: int = Field(20, ge=0)
     """A translation ends at source tokens × factor + extra."""

@@ -25,6 +25,7 @@ from threading import Lock
 import ctranslate2
 import torch
 
+from heliograph.model.search import divisors
 from heliograph.pipeline.checkpoints.model_folder import TOKENIZER
 from heliograph.pipeline.request.decoding import Decoding
 from heliograph.pipeline.request.errors import RequestError
@@ -105,7 +106,7 @@ class FastTranslator(RunsModel):
         for batch, results in waiting:
             for number, result in zip(batch, results, strict=True):
                 limits = _limits(len(ids[number]), settings)
-                translations = self._read(result.result(), limits, settings.n_best)
+                translations = self._read(result.result(), limits, settings)
                 if translations is not None:
                     found[number] = translations
         left = [n for n, text in enumerate(sentences) if text.strip() and n not in found]
@@ -123,7 +124,8 @@ class FastTranslator(RunsModel):
             [[self._names[token] for token in tokens] for tokens in batch],
             beam_size=settings.beam,
             num_hypotheses=settings.beam,
-            length_penalty=settings.length_penalty,
+            # It knows no offset of the length; with one, `_ranked` has the penalty.
+            length_penalty=0 if settings.length_offset else settings.length_penalty,
             max_decoding_length=min(longest + 1, POSITIONS),
             min_decoding_length=0,
             max_input_length=0,
@@ -135,7 +137,7 @@ class FastTranslator(RunsModel):
         return results
 
     def _read(
-        self, result: ctranslate2.TranslationResult, limits: _Limits, n_best: int
+        self, result: ctranslate2.TranslationResult, limits: _Limits, settings: Decoding
     ) -> list[Translation] | None:
         """The `n_best` best translations; None: the search came to a limit, or to what ours never
         makes.
@@ -150,9 +152,24 @@ class FastTranslator(RunsModel):
             return None
         if not self._never.isdisjoint(chain.from_iterable(hypotheses)):
             return None
-        tokens = [[self._ids[name] for name in names[:-1]] for names in hypotheses[:n_best]]
+        scores, best = zip(*_ranked(result, settings)[: settings.n_best], strict=True)
+        tokens = [[self._ids[name] for name in names[:-1]] for names in best]
         texts = self.tokenizer.decode_batch(tokens)
-        return [Translation(*pair) for pair in zip(texts, result.scores[:n_best], strict=True)]
+        return [Translation(*pair) for pair in zip(texts, scores, strict=True)]
+
+
+def _ranked(
+    result: ctranslate2.TranslationResult, settings: Decoding
+) -> list[tuple[float, list[str]]]:
+    """Scores and tokens, end included, of all that was found, the best first."""
+    found = list(zip(result.scores, result.hypotheses, strict=True))
+    if not settings.length_offset:
+        return found
+    longest = max(len(names) for _, names in found)
+    scale = divisors(longest, settings.length_penalty, settings.length_offset).tolist()
+    return sorted(
+        ((score / scale[len(names)], names) for score, names in found), key=lambda each: -each[0]
+    )
 
 
 def _limits(source_tokens: int, settings: Decoding) -> _Limits:

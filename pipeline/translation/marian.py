@@ -49,7 +49,7 @@ def write_marian(model: Transformer, tokenizer: Tokenizer, settings: Search, fol
     """Write what `MarianMTModel.from_pretrained` and `AutoTokenizer.from_pretrained` read.
 
     Args:
-        settings: become the defaults of its `generate`.
+        settings: become the defaults of its `generate`, which knows no `length_offset`.
     """
     to_marian(model, settings).save_pretrained(folder)
     _write_tokenizer(tokenizer, folder)

@@ -156,20 +156,24 @@ class Translator(RunsModel):
             row[: len(tokens) + 1] = torch.tensor([*tokens, config.end_id])
         source = source.to(self.device)
         constraints = self._constraints([len(tokens) for tokens in batch], prefixes, settings)
-        penalty, n_best = settings.length_penalty, settings.n_best
+        scoring = {
+            "length_penalty": settings.length_penalty, "length_offset": settings.length_offset
+        }  # fmt: skip
         if settings.sampling is None:
-            return beam_search(self.model, source, constraints, settings.beam, penalty, n_best)
+            return beam_search(
+                self.model, source, constraints, settings.beam, n_best=settings.n_best, **scoring
+            )
         chosen = settings.sampling
         return sample(
             self.model,
             source,
             constraints,
             seeds=[_seed(chosen, tokens) for tokens in batch],
-            draws=n_best,
+            draws=settings.n_best,
             temperature=chosen.temperature,
             top_k=chosen.top_k,
             top_p=chosen.top_p,
-            length_penalty=penalty,
+            **scoring,
         )
 
     def _constraints(

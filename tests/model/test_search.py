@@ -46,6 +46,7 @@ def exhaustive(
     length_penalty: float,
     min_length: int = 0,
     no_repeat_ngram: int = 0,
+    length_offset: float = 0.0,
 ) -> list[Hypothesis]:
     """All translations that there are, the best first."""
     words = range(3, model.config.vocabulary_size)
@@ -64,7 +65,8 @@ def exhaustive(
     for length in range(max_length + 1):
         for tokens in map(list, itertools.product(words, repeat=length)):
             if not repeats(tokens) and may_end(tokens):
-                score = log_probability(model, source, tokens) / (length + 1) ** length_penalty
+                taken = (length_offset + length + 1) / (length_offset + 1)
+                score = log_probability(model, source, tokens) / taken**length_penalty
                 found.append(Hypothesis(tokens, score))
     return sorted(found, key=lambda hypothesis: -hypothesis.score)
 
@@ -121,6 +123,7 @@ def test_a_beam_of_1_is_greedy(model: Transformer) -> None:
 @given(
     seed=st.integers(0, 10_000),
     length_penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]),
+    length_offset=st.sampled_from([0.0, 5.0]),
     max_length=st.integers(0, 4),
     min_length=st.integers(0, 5),
     no_repeat_ngram=st.integers(0, 3),
@@ -129,6 +132,7 @@ def test_a_beam_of_1_is_greedy(model: Transformer) -> None:
 def test_a_beam_that_holds_everything_finds_the_best_there_are(
     seed: int,
     length_penalty: float,
+    length_offset: float,
     max_length: int,
     min_length: int,
     no_repeat_ngram: int,
@@ -141,10 +145,12 @@ def test_a_beam_that_holds_everything_finds_the_best_there_are(
         model.embedding.weight.mul_(3)
     sources = random_sources(2, vocabulary_size=6)
     limits = torch.full((2,), max_length), torch.full((2,), min_length), no_repeat_ngram
-    found = beam_search(model, sources, Constraints(*limits), 200, length_penalty, n_best)
+    found = beam_search(
+        model, sources, Constraints(*limits), 200, length_penalty, n_best, length_offset
+    )
     for source, hypotheses in zip(sources, found, strict=True):
         expected = exhaustive(
-            model, source, max_length, length_penalty, min_length, no_repeat_ngram
+            model, source, max_length, length_penalty, min_length, no_repeat_ngram, length_offset
         )
         scores = [hypothesis.score for hypothesis in expected[:n_best]]
         assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx(scores, abs=1e-5)

@@ -46,6 +46,7 @@ def test_an_exported_model_translates_as_torch_does(folder: Path) -> None:
     for settings in (
         Evaluate(),
         Evaluate(beam=1, length_penalty=0),
+        Evaluate(beam=4, length_penalty=0.6, length_offset=5),
         Evaluate(beam=3, max_length_factor=0.5, max_length_extra=1, tokens_per_batch=20),
         Evaluate(beam=2, min_length_factor=1.5),
         Evaluate(beam=2, no_repeat_ngram=2),
@@ -59,6 +60,7 @@ def test_an_exported_model_ranks_and_scores_as_torch_does(folder: Path) -> None:
     torch_, fast = Translator.load(folder, "cpu"), open_engine(folder, "ctranslate2")
     for settings, prefixes in (
         (Decoding(beam=4, n_best=3, length_penalty=0.6), None),
+        (Decoding(beam=4, n_best=3, length_penalty=0.6, length_offset=5), None),
         (Decoding(beam=4, n_best=2), ["Die "] * len(SOURCES)),
         (Decoding(sampling=Sampling(seed=3), n_best=2), None),
     ):
