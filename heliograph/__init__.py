@@ -89,11 +89,15 @@ def evaluate(
     target: str = "target",
     split: str = "validation",
     engine: "Engine" = "torch",
+    *,
+    configuration: str | None = None,
+    revision: str | None = None,
 ) -> dict[str, Any]:
     """Score a MODEL by beam search, as it was set at training.
 
     Args:
         data: a data set with columns `source` and `target`. None: the set that the model brings.
+        configuration, revision: of a hub data set, as a recipe's section `data` has them.
 
     Returns:
         The result as `heliograph evaluate --json` prints it.
@@ -106,13 +110,20 @@ def evaluate(
     check_model(model)  # at once: what follows loads torch and MLflow
     from heliograph.pipeline.models.use import evaluate_model
 
-    return evaluate_model(model, data, source, target, split, engine)
+    return evaluate_model(model, data, source, target, split, engine, configuration, revision)
 
 
 def load_model(
-    model: str, engine: "Engine" = "torch", decoding: Sequence[str] = ()
+    model: str,
+    engine: "Engine" = "torch",
+    decoding: Sequence[str] = (),
+    max_characters: int | None = None,
 ) -> "LoadedModel":
     """A MODEL that translates as it was scored, unless `decoding` says otherwise: ["beam=1"].
+
+    Args:
+        max_characters: it refuses a longer sentence, for the memory that this takes grows with the
+            square of its length. None: as long as those that it was trained on.
 
     Raises:
         RequestError: it is not there, has no export for the engine, or a setting is wrong.
@@ -122,7 +133,7 @@ def load_model(
     check_model(model)
     from heliograph.pipeline.models.use import load_model
 
-    return load_model(model, engine, decoding)
+    return load_model(model, engine, decoding, max_characters)
 
 
 def translate(
@@ -131,7 +142,7 @@ def translate(
     """One translation per sentence, in their order; for many calls, see `load_model`.
 
     Raises:
-        RequestError: as `load_model`.
+        RequestError: as `load_model`, or a sentence is longer than those in training.
     """
     return load_model(model, engine, decoding).translate(sentences)
 
@@ -145,12 +156,16 @@ def translate_dataset(
     engine: "Engine" = "torch",
     decoding: Sequence[str] = (),
     bulk: "Bulk | None" = None,
+    *,
+    configuration: str | None = None,
+    revision: str | None = None,
 ) -> dict[str, Any]:
     """Translate a column of a data set into a folder of Parquet files, by Ray Data. The same
     request goes on with what it had begun.
 
     Args:
         output: a folder or URL that every node reaches: new, empty, or begun by the same request.
+        configuration, revision: of a hub data set, as a recipe's section `data` has them.
 
     Returns:
         The result as `heliograph translate --json` prints it.
@@ -163,7 +178,9 @@ def translate_dataset(
     check_model(model)
     from heliograph.pipeline.bulk.dataset import translate_dataset
 
-    return translate_dataset(model, data, output, source, split, engine, decoding, bulk)
+    return translate_dataset(
+        model, data, output, source, split, engine, decoding, bulk, configuration, revision
+    )
 
 
 def promote(

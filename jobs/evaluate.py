@@ -19,6 +19,18 @@ DataLocation = Annotated[
 SourceColumn = Annotated[str, typer.Option("--source", help="The source's column or key.")]
 TargetColumn = Annotated[str, typer.Option("--target", help="The target's column or key.")]
 Split = Annotated[str, typer.Option("--split", help="The split, of a hub data set or a folder.")]
+Configuration = Annotated[
+    str | None,
+    typer.Option("--configuration", help='A hub data set\'s configuration (its "subset").'),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        help="A hub data set's commit, tag or branch.",
+        show_default="the newest",
+    ),
+]
 Engine = Annotated[
     Literal["torch", "ctranslate2", "ctranslate2-int8", "ctranslate2-float16"],
     typer.Option("--engine", help="What runs the model; all but torch need `heliograph export`."),
@@ -32,11 +44,22 @@ def evaluate(
     source: SourceColumn = "source",
     target: TargetColumn = "target",
     split: Split = "validation",
+    configuration: Configuration = None,
+    revision: Revision = None,
     engine: Engine = "torch",
 ) -> Answer:
     """Score a model by beam search, as it was set at training."""
     location = parse_location("--data", data) if data else None
-    scores = heliograph.evaluate(model, location, source, target, split, engine)
+    scores = heliograph.evaluate(
+        model,
+        location,
+        source,
+        target,
+        split,
+        engine,
+        configuration=configuration,
+        revision=revision,
+    )
     return Answer(describe_scores(scores), scores)
 
 

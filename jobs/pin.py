@@ -5,7 +5,13 @@ from typing import Annotated
 import typer
 
 from heliograph.jobs.command import Answer, command, run_alone
-from heliograph.jobs.evaluate import SourceColumn, Split, TargetColumn
+from heliograph.jobs.evaluate import (
+    Configuration,
+    Revision,
+    SourceColumn,
+    Split,
+    TargetColumn,
+)
 from heliograph.jobs.promote import Name
 from heliograph.pipeline.request.model_uri import check_name
 from heliograph.pipeline.request.recipe_file import parse_location
@@ -27,13 +33,17 @@ def pin(
     source: SourceColumn = "source",
     target: TargetColumn = "target",
     split: Split = "validation",
+    configuration: Configuration = None,
+    revision: Revision = None,
 ) -> Answer:
     """Pin an evaluation set for the gate's rules: its pairs are kept with the registered model."""
     location = parse_location("--data", data)
     check_name(name)  # at once: what follows loads torch and MLflow
     from heliograph.pipeline.models.use import pin_evaluation_set
 
-    found = pin_evaluation_set(name, set_name, location, source=source, target=target, split=split)
+    found = pin_evaluation_set(
+        name, set_name, location, source, target, split, configuration, revision
+    )
     return Answer(
         f"{set_name}: {found['sentences']} sentences {found['direction']}, {found['digest']}", found
     )

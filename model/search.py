@@ -88,14 +88,8 @@ def beam_search(
             f"to beam: {beam}, {length_penalty}, {length_offset}, {n_best}"
         )
     longest = int(constraints.max_lengths.max()) if source.size(0) else 0
-    search = _Search(
-        model,
-        source,
-        constraints,
-        beam,
-        divisors(longest + 1, length_penalty, length_offset),
-        n_best,
-    )
+    scale = divisors(longest + 1, length_penalty, length_offset)
+    search = _Search(model, source, constraints, beam, scale, n_best)
     while search.sentences.numel():
         search.advance()
     return search.answers()
@@ -104,8 +98,8 @@ def beam_search(
 def divisors(longest: int, length_penalty: float, length_offset: float = 0.0) -> Tensor:
     """By what log-probabilities become scores, by tokens, end included: [longest + 1].
 
-    ((offset + tokens) / (offset + 1)) ** penalty: with an offset of 0 the length to that power, with
-    5 the length penalty of Wu et al. (2016), equation 14, which section 6.1 of the paper uses.
+    ((offset + tokens) / (offset + 1)) ** penalty: with an offset of 0 the length to that power,
+    with 5 the length penalty of Wu et al. (2016), equation 14, which section 6.1 of the paper uses.
     """
     tokens = torch.arange(longest + 1, dtype=torch.float64)
     return ((length_offset + tokens) / (length_offset + 1)).pow(length_penalty).float()

@@ -29,7 +29,7 @@ from ray.data.block import BlockMetadata
 from heliograph.pipeline.bulk.parts import PartsFolder, Span, check_same, cut
 from heliograph.pipeline.bulk.progress import RowLine, RowProgress
 from heliograph.pipeline.bulk.rows import RowWork, SpanTranslator, pack_span
-from heliograph.pipeline.checkpoints.model_folder import RECIPE, read_settings
+from heliograph.pipeline.checkpoints.model_folder import RECIPE, read_max_characters, read_settings
 from heliograph.pipeline.cluster.start import capacity, start_ray
 from heliograph.pipeline.registry.registry import fetch_model
 from heliograph.pipeline.request.data import Data, Location
@@ -69,6 +69,8 @@ def translate_dataset(
     engine: Engine = ENGINE,
     decoding: Sequence[str] = (),
     bulk: Bulk | None = None,
+    configuration: str | None = None,
+    revision: str | None = None,
 ) -> dict[str, Any]:
     """Translate a column of a data set into a folder of Parquet files, whose names sort in the
     order of the rows. Every row is kept, with all its columns and those of `RowWork.columns`.
@@ -91,7 +93,14 @@ def translate_dataset(
     bulk = bulk or Bulk()
     folder = PartsFolder.at(output)
     manifest = folder.manifest()
-    data = Data(train=location, validation=location, source=source, target=source)
+    data = Data(
+        train=location,
+        validation=location,
+        source=source,
+        target=source,
+        configuration=configuration,
+        revision=revision,
+    )
     found = find_source(location, data, split)
     check_source(found)
     model_folder = fetch_model(model)
@@ -99,7 +108,9 @@ def translate_dataset(
         check_export(Path(model_folder), engine)
     content = _content(model_folder, engine)
     settings = parse_decoding(read_settings(model_folder), decoding)
-    work = RowWork(engine, settings, bulk.max_characters, bulk.scores, bulk.prefix)
+    most = bulk.max_characters or read_max_characters(model_folder)
+    bulk = bulk.model_copy(update={"max_characters": most})
+    work = RowWork(engine, settings, most, bulk.scores, bulk.prefix)
     pins = _pins(found, content, work, bulk)
     if manifest is not None:
         check_same(manifest["pins"], pins, output)

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from heliograph.model import Transformer, TransformerConfig
+from heliograph.pipeline.request import recipe_file
 from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.errors import RequestError
-from heliograph.pipeline.request.recipe_file import read_evaluate
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER = "model.json", "model.safetensors", "tokenizer.json"
@@ -73,7 +73,16 @@ def read_settings(folder: str | Path) -> Evaluate:
     Raises:
         RequestError: the recipe beside the model is not one.
     """
-    return read_evaluate(Path(folder) / RECIPE)
+    return recipe_file.read_evaluate(Path(folder) / RECIPE)
+
+
+def read_max_characters(folder: str | Path) -> int:
+    """Characters of the longest side of a pair that the model was trained on, as its recipe says.
+
+    Raises:
+        RequestError: the recipe beside the model is not one.
+    """
+    return recipe_file.read_max_characters(Path(folder) / RECIPE)
 
 
 def load_weights(model: Transformer, weights: dict[str, torch.Tensor]) -> None:

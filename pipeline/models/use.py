@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from heliograph.pipeline.checkpoints.model_folder import read_settings
+from heliograph.pipeline.checkpoints.model_folder import read_max_characters, read_settings
 from heliograph.pipeline.cluster.start import start_ray
 from heliograph.pipeline.corpus.corpus import prepare_corpus
 from heliograph.pipeline.corpus.found_data import FoundData
@@ -20,7 +20,7 @@ from heliograph.pipeline.scoring.evaluate import evaluate, looks_tokenized, read
 from heliograph.pipeline.sources.source import check_source, find_source
 from heliograph.pipeline.tracking.server import say
 from heliograph.pipeline.translation.engines import ENGINE, Engine, open_engine
-from heliograph.pipeline.translation.translate import RunsModel, Translation
+from heliograph.pipeline.translation.translate import RunsModel, Translation, check_lengths
 
 
 def evaluate_model(
@@ -30,6 +30,8 @@ def evaluate_model(
     target: str = "target",
     split: str = "validation",
     engine: Engine = ENGINE,
+    configuration: str | None = None,
+    revision: str | None = None,
 ) -> dict[str, Any]:
     """Score a model on the evaluation set that it brings, or on another.
 
@@ -40,7 +42,9 @@ def evaluate_model(
     Returns:
         The result as `heliograph evaluate --json` prints it.
     """
-    found = None if location is None else _find(location, source, target, split)
+    found = None
+    if location is not None:
+        found = _find(location, source, target, split, configuration, revision)
     folder = registry.fetch_model(model)
     pairs = read_evaluation_set(folder) if found is None else _read(found)
     if (told := looks_tokenized([target for _, target in pairs])) is not None:
@@ -55,14 +59,21 @@ def evaluate_model(
 
 
 def pin_evaluation_set(
-    name: str, set_name: str, location: Location, source: str, target: str, split: str
+    name: str,
+    set_name: str,
+    location: Location,
+    source: str,
+    target: str,
+    split: str,
+    configuration: str | None = None,
+    revision: str | None = None,
 ) -> dict[str, Any]:
     """Pin a data set for the gate's rules about the registered model `name`.
 
     Returns:
         The result as `heliograph pin --json` prints it.
     """
-    found = _find(location, source, target, split)
+    found = _find(location, source, target, split, configuration, revision)
     client = open_registry()
     list_versions(client, name)
     pairs = _read(found)
@@ -70,8 +81,22 @@ def pin_evaluation_set(
     return pin_set(client, ledger, set_name, pairs, str(location), f"{source}→{target}")
 
 
-def _find(location: Location, source: str, target: str, split: str) -> FoundData:
-    data = Data(train=location, validation=location, source=source, target=target)
+def _find(
+    location: Location,
+    source: str,
+    target: str,
+    split: str,
+    configuration: str | None,
+    revision: str | None,
+) -> FoundData:
+    data = Data(
+        train=location,
+        validation=location,
+        source=source,
+        target=target,
+        configuration=configuration,
+        revision=revision,
+    )
     found = find_source(location, data, split)
     check_source(found)
     return FoundData(location, data, split, found)
@@ -90,6 +115,8 @@ class LoadedModel:
 
     engine: RunsModel
     decoding: Decoding
+    max_characters: int
+    """Of a sentence: longer ones are refused."""
 
     def translate(self, sentences: Sequence[str]) -> list[str]:
         """One translation per sentence, in their order: the best, or one that is drawn. Of nothing
@@ -97,17 +124,31 @@ class LoadedModel:
         return [found[0].text if found else "" for found in self.alternatives(sentences)]
 
     def alternatives(self, sentences: Sequence[str]) -> list[list[Translation]]:
-        """The `n_best` translations of each sentence, the best first, with their scores."""
+        """The `n_best` translations of each sentence, the best first, with their scores.
+
+        Raises:
+            RequestError: a sentence is too long.
+        """
+        check_lengths(sentences, self.max_characters)
         return self.engine.alternatives(sentences, self.decoding)
 
 
-def load_model(model: str, engine: Engine = ENGINE, decoding: Sequence[str] = ()) -> LoadedModel:
+def load_model(
+    model: str,
+    engine: Engine = ENGINE,
+    decoding: Sequence[str] = (),
+    max_characters: int | None = None,
+) -> LoadedModel:
     """Any MODEL, with the decoding settings that it was scored with, unless `decoding` says
     otherwise: key=value.
+
+    Args:
+        max_characters: of a sentence. None: as long as those that it was trained on.
 
     Raises:
         RequestError: the model is not there, has no export for that engine, or a setting is wrong.
     """
     folder = registry.fetch_model(model)
     settings = parse_decoding(read_settings(folder), decoding)
-    return LoadedModel(open_engine(folder, engine), settings)
+    most = max_characters or read_max_characters(folder)
+    return LoadedModel(open_engine(folder, engine), settings, most)

@@ -16,11 +16,11 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from pydantic import ValidationError
 
-from heliograph.pipeline.checkpoints.model_folder import read_settings
+from heliograph.pipeline.checkpoints.model_folder import read_max_characters, read_settings
 from heliograph.pipeline.request.decoding import Decoding
 from heliograph.pipeline.request.errors import RequestError, one_line
 from heliograph.pipeline.translation.engines import ENGINE, Engine, open_engine
-from heliograph.pipeline.translation.translate import RunsModel
+from heliograph.pipeline.translation.translate import RunsModel, check_lengths
 
 
 class TranslationModel(PythonModel):  # type: ignore[misc]  # MLflow has no types
@@ -33,6 +33,7 @@ class TranslationModel(PythonModel):  # type: ignore[misc]  # MLflow has no type
     def load_context(self, context: PythonModelContext) -> None:
         self.folder = Path(context.artifacts["model"])
         self.settings = read_settings(self.folder)
+        self.max_characters = read_max_characters(self.folder)
         self.engines: dict[Engine, RunsModel] = {ENGINE: open_engine(self.folder)}
 
     # Without a type of model_input: MLflow would take it for the only one that it may hand over.
@@ -60,6 +61,7 @@ class TranslationModel(PythonModel):  # type: ignore[misc]  # MLflow has no type
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
     def _translate(self, texts: list[str], params: Mapping[str, Any]) -> list[Any]:
+        check_lengths(texts, self.max_characters)
         wanted = {key: value for key, value in params.items() if key != "engine"}
         engine = self._engine(params.get("engine", ENGINE))
         settings = Decoding.like(self.settings, **wanted)

@@ -79,9 +79,9 @@ class Decoding(Search):
 class Bulk(Section):
     """How a whole data set is translated, besides the decoding."""
 
-    max_characters: int = Field(2000, ge=1)
-    """A longer source is not translated and says so: training never saw one, and attention's memory
-    grows with the square of its length."""
+    max_characters: int | None = Field(None, ge=1)
+    """A longer source is not translated and says so: attention's memory grows with the square of
+    its length. None: `data.max_characters` of the model's recipe, for training saw none longer."""
     part_rows: int | None = Field(None, ge=1, le=10_000_000)
     """Rows of an output file, which one worker translates and which is done again if that worker
     dies. None: a 64th of all rows, but at least 256 and at most 32,768."""

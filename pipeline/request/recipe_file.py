@@ -168,6 +168,12 @@ def read_gate(path: Path) -> Gate:
     return parse_gate(section["gate"]) if "gate" in section else Registry().gate
 
 
+def read_max_characters(path: Path) -> int:
+    """Of the longest side of a pair that a recipe trains on; RequestError if it is no recipe."""
+    default = Data.model_fields["max_characters"].default
+    return int(_read_section(path, "data").get("max_characters", default))
+
+
 def read_direction(path: Path) -> str:
     """From what to what a recipe translates, by the names of its columns: en→de."""
     section = _read_section(path, "data")

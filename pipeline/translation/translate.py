@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from heliograph.model import Constraints, Hypothesis, Transformer, beam_search, sample
 from heliograph.pipeline.checkpoints.model_folder import load_model
 from heliograph.pipeline.request.decoding import Decoding, Sampling, Search
+from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 from heliograph.pipeline.translation.prefix import TextPrefix, TokenBytes
 
@@ -192,6 +193,17 @@ class Translator(RunsModel):
             settings.no_repeat_ngram,
             prefixes if any(prefixes) else None,
         )
+
+
+def check_lengths(sentences: Sequence[str], max_characters: int) -> None:
+    """Raises RequestError for a sentence that is longer: its translation could take all memory, and
+    with it what else the process does (issue 17, point 8)."""
+    for number, sentence in enumerate(sentences):
+        if len(sentence) > max_characters:
+            raise RequestError(
+                f"sentence {number} has {len(sentence):,} characters, and at most "
+                f"{max_characters:,} are translated, as many as a pair had in training"
+            )
 
 
 def as_unicode(text: str) -> str:

@@ -1,7 +1,10 @@
 """Lines in, lines out: as they come, and not one more or less; and what the options say."""
 
+import io
 import os
+import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO, TextIO
 
 import pytest
@@ -28,7 +31,7 @@ def pipe() -> Iterator[tuple[BinaryIO, TextIO]]:
 
 def test_a_line_is_there_before_the_next_is_written(pipe: tuple[BinaryIO, TextIO]) -> None:
     reader, writer = pipe
-    lines = waiting_lines(reader)
+    lines = waiting_lines(reader, 2000)
     for line in ("one", "", "three"):
         writer.write(line + "\n")
         writer.flush()
@@ -42,7 +45,7 @@ def test_a_file_comes_in_large_batches(pipe: tuple[BinaryIO, TextIO]) -> None:
     expected = [str(number) for number in range(5000)]
     writer.write("\n".join(expected))  # 24 kB fit into a pipe
     writer.close()
-    batches = list(waiting_lines(reader, at_most=100))
+    batches = list(waiting_lines(reader, 2000, at_most=100))
     assert [line for batch in batches for line in batch] == expected
     assert max(map(len, batches)) <= 100
     assert len(batches) < 1000, "many lines a batch, but for the first few"
@@ -54,13 +57,61 @@ def test_what_is_not_utf_8_is_refused_after_the_lines_before(
     reader, writer = pipe
     writer.write("one\ntwo\n\udcff\nfour\n")
     writer.close()
-    lines = waiting_lines(reader)
+    lines = waiting_lines(reader, 2000)
     given = next(lines)
     while len(given) < 2:
         given += next(lines)
     assert given == ["one", "two"]
     with pytest.raises(RequestError, match="line 3 of standard input is not UTF-8"):
         next(lines)
+
+
+def refused(lines: Iterator[list[str]]) -> str:
+    """What is said when the lines end."""
+    with pytest.raises(RequestError) as error:
+        for _ in lines:
+            pass
+    return str(error.value)
+
+
+@pytest.mark.parametrize("ends", ["\n", ""])
+def test_a_line_that_is_too_long_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, ends: str
+) -> None:
+    """One of 1 MB took attention of a million million numbers (issue 17, point 8)."""
+    path = tmp_path / "lines"
+    path.write_text("one\n" + "é" * 1_000_000 + ends, encoding="utf-8")
+    tracemalloc.start()
+    try:
+        with path.open("rb") as file:
+            assert refused(waiting_lines(file, 2000)).startswith(
+                "line 2 of standard input has more than 2,000 characters"
+            )
+        assert tracemalloc.get_traced_memory()[1] < 500_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_as_long_as_it_may_be_a_line_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    for character in ("a", "é", "語", "🙂"):
+        path.write_text(f"{character * 50}\r\n{character * 51}", encoding="utf-8")
+        with path.open("rb") as file:
+            lines = waiting_lines(file, 50)
+            assert next(lines) == [character * 50]
+            assert "more than 50 characters" in refused(lines)
+
+
+def test_what_cannot_be_read_ends_with_an_error_and_not_never() -> None:
+    """The thread that reads ended, and the command waited for it (issue 17, point 8)."""
+
+    class Broken(io.BytesIO):
+        def readline(self, size: int | None = -1, /) -> bytes:  # noqa: ARG002
+            raise OSError(5, "Input/output error")
+
+    assert refused(waiting_lines(Broken(), 2000)) == (
+        "line 1 of standard input cannot be read: [Errno 5] Input/output error"
+    )
 
 
 # No surrogates, which are not text, and no line ends, which are what separates.
@@ -74,7 +125,7 @@ def test_only_line_feeds_separate_lines(written: list[str]) -> None:
     with open(writing, "w", encoding="utf-8", newline="\n") as writer:
         writer.writelines(f"{line}\r\n" for line in written)
     with open(reading, "rb") as reader:
-        assert [line for batch in waiting_lines(reader) for line in batch] == written
+        assert [line for batch in waiting_lines(reader, 2000) for line in batch] == written
 
 
 def test_decoding_is_the_model_s_own_but_for_what_is_said() -> None:

@@ -79,6 +79,12 @@ def test_wrong_params_are_said(model: Any, params: dict[str, Any], message: str)
     assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
+def test_a_sentence_that_is_too_long_is_refused(model: Any) -> None:
+    with pytest.raises(MlflowException, match="sentence 1 has 1,000,000 characters") as raised:
+        model.predict([SOURCES[0], "x" * 1_000_000])
+    assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
 @pytest.fixture(scope="module")
 def server(model: Any) -> TestClient:
     """What `mlflow models serve` runs."""
