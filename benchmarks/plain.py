@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,18 @@ from torch import Tensor, nn
 from heliograph.model import TransformerConfig
 from heliograph.model.transformer import sinusoid
 
-Batch = tuple[Tensor, Tensor, Tensor]
+
+class Batch(NamedTuple):
+    """Padded ids on the CPU, [B, S] and twice [B, T], as the pipeline's micro-batches have them."""
+
+    source: Tensor
+    target_in: Tensor
+    target_out: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(ids.to(device, non_blocking=True) for ids in self))
+
+
 Step = Callable[[Batch], None]
 SMOOTHING, CLIP_NORM, LEARNING_RATE = 0.1, 1.0, 1e-4
 
@@ -36,16 +48,17 @@ class PlainTransformer(nn.Module):
             for layer in [*self.transformer.encoder.layers, *self.transformer.decoder.layers]:
                 layer.dropout.p = 0.0
 
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+    def forward(self, source: Tensor, target: Tensor, padded: bool) -> Tensor:
         length = target.size(1)
         causal = torch.ones(length, length, dtype=torch.bool, device=target.device).triu(1)
+        padding = source == self.config.pad_id if padded else None
         hidden = self.transformer(
             self._embed(source),
             self._embed(target),
             tgt_mask=causal,
-            src_key_padding_mask=source == self.config.pad_id,
-            tgt_key_padding_mask=target == self.config.pad_id,
-            memory_key_padding_mask=source == self.config.pad_id,
+            # None of the target: padding comes after what looks only back, and has no loss.
+            src_key_padding_mask=padding,
+            memory_key_padding_mask=padding,
             tgt_is_causal=True,
         )
         return nn.functional.linear(hidden, self.embedding.weight)
@@ -60,13 +73,16 @@ def plain_step(config: TransformerConfig, device: torch.device, feed_forward_dro
     """The step of a plain loop."""
     model = PlainTransformer(config, feed_forward_dropout).to(device)
     criterion = nn.CrossEntropyLoss(label_smoothing=SMOOTHING, ignore_index=config.pad_id)
-    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, (0.9, 0.98), 1e-9)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), LEARNING_RATE, (0.9, 0.98), 1e-9, weight_decay=0.0, fused=True
+    )
 
     def step(batch: Batch) -> None:
-        source, target_in, target_out = batch
+        padded = bool((batch.source == config.pad_id).any())
+        source, target_in, target_out = batch.to(device)
         optimizer.zero_grad()
         with autocast(device):
-            logits = model(source, target_in)
+            logits = model(source, target_in, padded)
             loss = criterion(logits.view(-1, logits.size(-1)), target_out.view(-1))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)

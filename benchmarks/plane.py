@@ -80,7 +80,8 @@ def measure(job: Recipe) -> dict[str, Any]:
 
 
 def raw_speed(prepared: Prepared) -> float:
-    """Pairs per second that `tokenizers` encodes with all cores, and nothing around it."""
+    """Pairs per second that `tokenizers` encodes with all cores, the fastest way that it has, and
+    nothing around it."""
     corpus = prepared.texts.corpora[0]
     pairs = corpus.head(min(corpus.rows, RAW_TEXTS))
     encoder = Tokenizer.load(prepared.tokenizer)._backend
@@ -89,7 +90,9 @@ def raw_speed(prepared: Prepared) -> float:
     for side in (0, 1):
         texts = [pair[side] for pair in pairs]
         for first in range(0, len(texts), TEXTS_PER_CALL):
-            encoder.encode_batch(texts[first : first + TEXTS_PER_CALL], add_special_tokens=False)
+            encoder.encode_batch_fast(
+                texts[first : first + TEXTS_PER_CALL], add_special_tokens=False
+            )
     return len(pairs) / (time.perf_counter() - started)
 
 

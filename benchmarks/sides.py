@@ -39,7 +39,7 @@ from heliograph.pipeline.request.recipe import Cluster  # noqa: E402
 from heliograph.pipeline.request.recipe_file import load_recipe  # noqa: E402
 from heliograph.pipeline.runs import track  # noqa: E402
 from heliograph.pipeline.runs.progress import ProgressLine, open_board  # noqa: E402
-from heliograph.pipeline.steps.batches import Step, iterate_steps  # noqa: E402
+from heliograph.pipeline.steps.batches import Step, empty_micro_batch, iterate_steps  # noqa: E402
 from heliograph.pipeline.steps.portions import WindowPlan, portions  # noqa: E402
 from heliograph.pipeline.steps.prepare import prepare  # noqa: E402
 from heliograph.pipeline.steps.tokenizer import Tokenizer  # noqa: E402
@@ -48,7 +48,6 @@ from heliograph.pipeline.tracking.server import connect  # noqa: E402
 from heliograph.pipeline.training.plan import TrainingPlan  # noqa: E402
 from heliograph.pipeline.training.step import (  # noqa: E402
     data_parallel,
-    empty_micro_batch,
     make_optimizer,
     model_config,
     seed_of,
@@ -127,7 +126,7 @@ def by_torchrun(plan: TrainingPlan, folder: Path) -> None:
             group["lr"] = inverse_square_root(
                 number, plan.model.width, plan.train.warmup_steps, plan.train.learning_rate
             )
-        batches = step.micro_batches or [empty_micro_batch(config)]
+        batches = step.micro_batches or [empty_micro_batch()]
         loss, _ = training_step(
             module, optimizer, batches, step.target_tokens, plan.train.clip_norm, stopwatch
         )
@@ -214,7 +213,7 @@ def watching(plan: TrainingPlan, folder: Path) -> None:
     for number, step in enumerate(iterate_steps(shard, 0, WORKERS, Position())):
         for side in ((0, 1), (1, 0))[number % 2]:
             started = time.perf_counter()
-            batches = step.micro_batches or [empty_micro_batch(config)]
+            batches = step.micro_batches or [empty_micro_batch()]
             some: Any = (watch, Unwatched())[side]
             training_step(modules[side], optimizers[side], batches, 1000, 1.0, some)
             if side == 0:

@@ -6,7 +6,9 @@
 Same sizes, same batches, same cores, alternating batch by batch in one process, so that whatever
 else the machine does hits both alike. A step is forward, backward, clipping and the optimizer's
 step. Ids are random, lengths are distributed like Multi30k's captions in 8,000 BPE tokens, sorted
-and cut to a token budget as the pipeline does it. Needs torch and model/ alone.
+and cut to a token budget as the pipeline does it, and lie in the CPU's memory before each step.
+Heliograph's step is the pipeline's own: DDP around the loss, random numbers of the step's own, the
+bounds on the gradient, the clock of its phases. Needs nothing but torch.
 
 Two plain loops are timed: torch.nn.Transformer as it comes, which also drops out inside its
 feed-forward networks, where the paper does not; and one without that, so that nothing of the
@@ -20,10 +22,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import Tensor
 
 if __package__ in (None, ""):  # Run as a file: the repository's root is not on the path.
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -34,10 +42,17 @@ from benchmarks.plain import (
     SMOOTHING,
     Batch,
     Step,
-    autocast,
     plain_step,
 )
-from heliograph.model import SmoothedLoss, Transformer, TransformerConfig
+from heliograph.model import Transformer, TransformerConfig
+from heliograph.pipeline.training.step import (
+    autocast_for,
+    data_parallel,
+    make_optimizer,
+    seed_of,
+    training_step,
+)
+from heliograph.pipeline.training.stopwatch import Stopwatch
 
 
 @dataclass
@@ -50,37 +65,59 @@ class Timing:
 
 
 def our_step(config: TransformerConfig, device: torch.device) -> Step:
-    """The step as the pipeline takes it."""
-    loss_of = SmoothedLoss(Transformer(config), SMOOTHING).to(device)
-    optimizer = torch.optim.AdamW(
-        loss_of.parameters(), LEARNING_RATE, (0.9, 0.98), 1e-9, weight_decay=0.0, fused=True
-    )
+    """The step as the pipeline takes it, by one worker; see `Worker.take`."""
+    stopwatch = Stopwatch(device)
+    model = Transformer(config).to(device).train()
+    module = data_parallel(model, SMOOTHING, stopwatch)
+    settings: Any = SimpleNamespace(betas=(0.9, 0.98), epsilon=1e-9, weight_decay=0.0)
+    optimizer = make_optimizer(model, settings)
+    numbers = count(1)
 
     def step(batch: Batch) -> None:
-        optimizer.zero_grad()
-        with autocast(device):
-            loss, tokens = loss_of(*batch)
-        (loss / tokens).backward()
-        nn.utils.clip_grad_norm_(loss_of.parameters(), CLIP_NORM)
-        optimizer.step()
+        torch.manual_seed(seed_of(1, next(numbers), 0))
+        for group in optimizer.param_groups:
+            group["lr"] = LEARNING_RATE
+        tokens = int((batch.target_out != config.pad_id).sum())
+        micro_batches: Any = [batch.to(device)]
+        training_step(
+            module,
+            optimizer,
+            micro_batches,
+            tokens,
+            CLIP_NORM,
+            stopwatch,
+            autocast_for("auto", device),
+        )
+        stopwatch.read()
 
     return step
 
 
-def make_batches(
-    count: int, tokens: int, vocabulary_size: int, device: torch.device
-) -> list[Batch]:
-    """Sorted by length and cut to `tokens` (pairs × longest side), `count` of them, at random."""
+@contextmanager
+def alone(device: torch.device) -> Iterator[None]:
+    """This process is all ranks that there are."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    with TemporaryDirectory() as folder:
+        dist.init_process_group(backend, f"file://{folder}/meeting", rank=0, world_size=1)
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+
+def make_batches(number: int, tokens: int, vocabulary_size: int) -> list[Batch]:
+    """A number of them, at random, of pairs sorted by length and cut to `tokens`: pairs × longest
+    side."""
     generator = torch.Generator().manual_seed(1)
-    pairs = max(300_000, 2 * count * tokens // 13)
+    pairs = max(300_000, 2 * number * tokens // 13)
     normal = torch.randn(2, pairs, generator=generator)
     # Log-normal, 14 tokens with the end on average; the two sides' lengths correlate by 0.8.
     target = (2.6 + 0.27 * normal[0]).exp().round().clamp(5, 40).long()
     source = (2.6 + 0.27 * (0.8 * normal[0] + 0.6 * normal[1])).exp().round().clamp(5, 40).long()
     lengths = sorted(zip(target.tolist(), source.tolist(), strict=True))
     cut = list(_cut(lengths, tokens))
-    chosen = torch.randperm(len(cut), generator=generator)[:count].tolist()
-    return [_batch(cut[number], vocabulary_size, generator, device) for number in chosen]
+    chosen = torch.randperm(len(cut), generator=generator)[:number].tolist()
+    return [_batch(cut[each], vocabulary_size, generator) for each in chosen]
 
 
 def _cut(lengths: list[tuple[int, int]], tokens: int) -> Iterator[list[tuple[int, int]]]:
@@ -98,19 +135,19 @@ def _batch(
     lengths: list[tuple[int, int]],
     vocabulary_size: int,
     generator: torch.Generator,
-    device: torch.device,
 ) -> Batch:
     target_lengths, source_lengths = torch.tensor(lengths).unbind(1)
 
     def random_ids(lengths: Tensor) -> Tensor:
         shape = (len(lengths), int(lengths.max()))
         ids = torch.randint(3, vocabulary_size, shape, generator=generator)
-        return ids.masked_fill(torch.arange(shape[1]) >= lengths[:, None], 0).to(device)
+        return ids.masked_fill(torch.arange(shape[1]) >= lengths[:, None], 0)
 
     target_out = random_ids(target_lengths)
     target_in = target_out.roll(1, dims=1)
     target_in[:, 0] = 1
-    return random_ids(source_lengths), target_in.masked_fill(target_out == 0, 0), target_out
+    source = random_ids(source_lengths)
+    return Batch(source, target_in.masked_fill(target_out == 0, 0), target_out)
 
 
 def matrix_flops(config: TransformerConfig, batch: Batch) -> float:
@@ -164,7 +201,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         options.layers,
         options.feed_forward,
     )
-    batches = make_batches(options.steps, options.tokens, options.vocabulary, device)
+    batches = make_batches(options.steps, options.tokens, options.vocabulary)
     contestants = [
         Timing("heliograph", our_step(config, device)),
         Timing("plain", plain_step(config, device, feed_forward_dropout=True)),
@@ -245,7 +282,8 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float, help="the device's, to state a share of it")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args()
-    result = run(options)
+    with alone(torch.device(options.device)):
+        result = run(options)
     if options.json:
         print(json.dumps(result))
     else:

@@ -57,6 +57,15 @@ class MicroBatch:
         return MicroBatch(source, target_in, target_out, self.pairs)
 
 
+def empty_micro_batch() -> MicroBatch:
+    """One pair whose target is all padding: a loss of zero with gradients of zero.
+
+    A rank without a share of a step takes this one through, so that it takes part in the step's one
+    synchronisation.
+    """
+    return MicroBatch.from_lists([[END]], [[START]], [[PAD]])
+
+
 @dataclass(frozen=True)
 class Step:
     """One rank's share of an optimizer step."""

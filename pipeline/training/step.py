@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,10 +19,12 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from heliograph.model import SmoothedLoss, Transformer, TransformerConfig
-from heliograph.pipeline.checkpoints.training_state import Meter
-from heliograph.pipeline.request import recipe
-from heliograph.pipeline.steps.batches import MicroBatch
 from heliograph.pipeline.training.stopwatch import Stopwatch
+
+if TYPE_CHECKING:  # benchmarks/train.py runs where there is nothing but torch
+    from heliograph.pipeline.checkpoints.training_state import Meter
+    from heliograph.pipeline.request import recipe
+    from heliograph.pipeline.steps.batches import MicroBatch
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
@@ -29,7 +32,7 @@ Autocast = Callable[[], AbstractContextManager[object]]
 def training_step(
     module: DistributedDataParallel,
     optimizer: torch.optim.Optimizer,
-    micro_batches: Sequence[MicroBatch],
+    micro_batches: "Sequence[MicroBatch]",
     target_tokens: int,
     clip_norm: float,
     stopwatch: Stopwatch,
@@ -93,12 +96,12 @@ def _all_reduce(
     return allreduce_hook(group, bucket)
 
 
-def model_config(sizes: recipe.Model, vocabulary_size: int) -> TransformerConfig:
+def model_config(sizes: "recipe.Model", vocabulary_size: int) -> TransformerConfig:
     """The model's own configuration, from the recipe's sizes and the tokenizer."""
     return TransformerConfig(vocabulary_size=vocabulary_size, **sizes.model_dump())
 
 
-def make_optimizer(model: torch.nn.Module, plan: recipe.Train) -> torch.optim.AdamW:
+def make_optimizer(model: torch.nn.Module, plan: "recipe.Train") -> torch.optim.AdamW:
     """AdamW; with no weight decay, as by default, it is the paper's Adam."""
     return torch.optim.AdamW(
         model.parameters(),
@@ -124,16 +127,7 @@ def seed_of(seed: int, step: int, rank: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def empty_micro_batch(config: TransformerConfig) -> MicroBatch:
-    """One pair whose target is all padding: a loss of zero with gradients of zero.
-
-    A rank without a share of a step takes this one through, so that it takes part in the step's one
-    synchronisation.
-    """
-    return MicroBatch.from_lists([[config.end_id]], [[config.start_id]], [[config.pad_id]])
-
-
-def over_all_ranks(meter: Meter, device: torch.device) -> Meter:
+def over_all_ranks(meter: "Meter", device: torch.device) -> "Meter":
     """Sums over all ranks; times are their mean, and tokens are global already."""
     world_size = torch.distributed.get_world_size()
     sums = torch.tensor(

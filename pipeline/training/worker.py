@@ -30,7 +30,7 @@ from heliograph.pipeline.checkpoints.training_state import Meter, Validation
 from heliograph.pipeline.corpus.corpus import Corpus
 from heliograph.pipeline.request.errors import JobStopped
 from heliograph.pipeline.runs.progress import Progress
-from heliograph.pipeline.steps.batches import Step, iterate_steps
+from heliograph.pipeline.steps.batches import Step, empty_micro_batch, iterate_steps
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 from heliograph.pipeline.storage.fence import Fence
 from heliograph.pipeline.tracking.events import log_event
@@ -40,7 +40,6 @@ from heliograph.pipeline.training.plan import TrainingPlan
 from heliograph.pipeline.training.step import (
     autocast_for,
     data_parallel,
-    empty_micro_batch,
     is_out_of_memory,
     make_optimizer,
     model_config,
@@ -165,7 +164,7 @@ class Worker:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
-        batches = step.micro_batches or [empty_micro_batch(self.model.config)]
+        batches = step.micro_batches or [empty_micro_batch()]
         loss, self.norm = self._within_memory(
             partial(
                 training_step,

@@ -10,10 +10,9 @@ import torch.distributed as dist
 
 from heliograph.model import SmoothedLoss, Transformer, TransformerConfig
 from heliograph.pipeline.request.recipe import Train
-from heliograph.pipeline.steps.batches import MicroBatch
+from heliograph.pipeline.steps.batches import MicroBatch, empty_micro_batch
 from heliograph.pipeline.training.step import (
     data_parallel,
-    empty_micro_batch,
     is_out_of_memory,
     make_optimizer,
     seed_of,
@@ -59,7 +58,7 @@ def take_step(rank: int, world_size: int, folder: str, shares: list[list[int]]) 
     module = data_parallel(Transformer(CONFIG), 0.1, stopwatch)
     batches = micro_batches()
     tokens = sum(int((batch.target_out != CONFIG.pad_id).sum()) for batch in batches)
-    share = [batches[number] for number in shares[rank]] or [empty_micro_batch(CONFIG)]
+    share = [batches[number] for number in shares[rank]] or [empty_micro_batch()]
     optimizer = make_optimizer(module, Train(steps=1))
     training_step(module, optimizer, share, tokens, 0.0, stopwatch)
     if rank == 0:
