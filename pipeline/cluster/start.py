@@ -27,6 +27,14 @@ far: cluster.yaml. Ray's autoscaler knows it, and tells nobody."""
 HERE = Path(__file__).parents[3]
 """What holds the package: that workers may import from."""
 ATTEMPTS_TO_START = 3
+ALONE = {
+    # Data tasks take up the processes of those before them, also after a fault.
+    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    # Nobody announces that the one node will go. The process that listens for it would start with
+    # the workers: two seconds of a core of those that a lost worker costs.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "false",
+}
+"""Settings for a Ray of this process's own."""
 SECONDS_TO_CONNECT = 10.0
 """To a cluster's head, which does nothing else first."""
 
@@ -48,6 +56,11 @@ def start_ray(lasting_retries: bool = False) -> None:
         os.environ.setdefault("RAY_task_actor_unavailable_retry_delay_base_ms", "2000")
         os.environ.setdefault("RAY_task_actor_unavailable_retry_max_delay_ms", "30000")
     address = ray_address() or "local"
+    for name, value in ALONE.items():
+        if address == "local":
+            os.environ.setdefault(name, value)
+        elif os.environ.get(name) == value:  # from a Ray of its own before
+            del os.environ[name]
     _check_answers(address)
     started: Future[None] = Future()
     terminate = signal.getsignal(signal.SIGTERM)

@@ -5,8 +5,11 @@ is, and `iterate_steps` refuses any other than the next one: should Ray ever dea
 that is an error and never silently other data.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -138,6 +141,26 @@ def iterate_steps(
             last = row["last"]
     if not last:
         raise RuntimeError(f"the stream ended at {expected}, before its last step")
+
+
+def begun(steps: Iterator[Step]) -> Iterator[Step]:
+    """The steps, the first of which is fetched in the background from this call on."""
+    first: Future[list[Step]] = Future()
+
+    def fetch() -> None:
+        try:
+            first.set_result(list(islice(steps, 1)))
+        except BaseException as error:  # to be raised where the step is asked for
+            first.set_exception(error)
+
+    # Of a daemon, so that no process waits at its end for a step that does not come.
+    threading.Thread(target=fetch, name="first-step", daemon=True).start()
+
+    def all_of_them() -> Iterator[Step]:
+        yield from first.result()
+        yield from steps
+
+    return all_of_them()
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:

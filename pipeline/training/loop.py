@@ -32,9 +32,7 @@ def train_to_the_end(plan: TrainingPlan, board: Any) -> TrainingState:
     """Take the steps that remain, or those until the user wants to stop."""
     with Worker(plan, board) as worker:
         ballot, saved_at_notice = Ballot([worker.stop_wanted, worker.is_announced_to_go]), False
-        # One that was lost after the last step has none to take.
-        steps = iter(()) if plan.is_finished(worker.state) else worker.steps()
-        for step, wait in _timed(steps):
+        for step, wait in _timed(worker.steps):
             worker.take(step, wait)
             stop, going = ballot.decide()
             if stop:

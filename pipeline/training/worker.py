@@ -30,7 +30,7 @@ from heliograph.pipeline.checkpoints.training_state import Meter, Validation
 from heliograph.pipeline.corpus.corpus import Corpus
 from heliograph.pipeline.request.errors import JobStopped
 from heliograph.pipeline.runs.progress import Progress
-from heliograph.pipeline.steps.batches import Step, empty_micro_batch, iterate_steps
+from heliograph.pipeline.steps.batches import Step, begun, empty_micro_batch, iterate_steps
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 from heliograph.pipeline.storage.fence import Fence
 from heliograph.pipeline.tracking.events import log_event
@@ -105,6 +105,7 @@ class Worker:
         """Model, optimizer and state from the newest checkpoint, or fresh from the seed."""
         with self.plan.checkpoints.open_newest() as found:
             self.state, self._damaged = found.state, list(found.damaged)
+            self.steps = self._steps_that_remain()
             if found.folder is None:
                 torch.manual_seed(self.plan.seed)
                 config = model_config(self.plan.model, self.tokenizer.vocabulary_size)
@@ -140,14 +141,20 @@ class Worker:
         too, but waits for all workers."""
         return get_train_context().preemption_context.preemption_info is not None
 
-    def steps(self) -> Iterator[Step]:
-        """This rank's share of the steps that remain."""
-        shard = ray.train.get_dataset_shard("steps")
-        steps = iterate_steps(shard, self.rank, self.world_size, self.state.position)
-        for count, step in enumerate(steps):
-            if self.rank == 0 and count == 0:
-                self.board.enter.remote("training")
-            yield step
+    def _steps_that_remain(self) -> Iterator[Step]:
+        """This rank's share of them, asked for at once: processes of Ray's must start before the
+        first one comes, while here the model is made."""
+        start = self.state.position
+
+        def steps() -> Iterator[Step]:
+            shard = ray.train.get_dataset_shard("steps")
+            for count, step in enumerate(iterate_steps(shard, self.rank, self.world_size, start)):
+                if self.rank == 0 and count == 0:
+                    self.board.enter.remote("training")
+                yield step
+
+        # A job that was lost after its last step has none to take.
+        return iter(()) if self.plan.is_finished(self.state) else begun(steps())
 
     def due(self, *intervals: int) -> bool:
         """Whether this step is a multiple of one of the intervals, or the last one."""
@@ -275,13 +282,8 @@ class Worker:
     def _measure(self) -> Validation:
         """The model as it is now."""
         self.model.eval()
-        measured = measure(
-            self.state.step,
-            self.model,
-            self.tokenizer,
-            self.validation_pairs,
-            self.plan,
-        )
+        step, pairs = self.state.step, self.validation_pairs
+        measured = measure(step, self.model, self.tokenizer, pairs, self.plan)
         self.model.train()
         return measured
 

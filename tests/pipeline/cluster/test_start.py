@@ -1,5 +1,6 @@
 """Ray on a machine that is busy, and clusters that nobody is at."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import ray
 from ray._private import worker
 
-from heliograph.pipeline.cluster.start import start_ray
+from heliograph.pipeline.cluster.start import ALONE, start_ray
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.request.placement import ray_address
 from tests.waiting import DEADLINE, wait_until
@@ -58,7 +59,9 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Whatever an earlier test has started, or the environment names."""
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)  # to be put back
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in ("RAY_ADDRESS", *ALONE):
+        monkeypatch.setenv(name, "")  # so that its absence is put back, too
+        monkeypatch.delenv(name)
     return monkeypatch
 
 
@@ -72,6 +75,23 @@ def test_what_nodes_warn_of_is_no_answer(
     said = capsys.readouterr()
     assert said.out == ""
     assert "14 PYTHON worker processes" in said.err
+
+
+def test_settings_for_a_ray_of_its_own_are_not_carried_to_a_cluster(
+    without_ray: pytest.MonkeyPatch, closed_port: int
+) -> None:
+    """Where a node's end may be announced, it is listened for."""
+    without_ray.setattr(ray, "init", lambda **_: None)
+    start_ray()
+    assert ALONE.items() <= os.environ.items()
+    without_ray.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a user's own word
+    without_ray.setenv("RAY_ADDRESS", f"127.0.0.1:{closed_port}")
+    with pytest.raises(RequestError, match="nobody answers"):
+        start_ray()
+    assert {name: os.environ.get(name) for name in ALONE} == {
+        "RAY_idle_worker_killing_time_threshold_ms": None,
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    }
 
 
 @pytest.mark.parametrize("late", [1, 2, 3])

@@ -1,6 +1,7 @@
 """Steps as tensors: what was dealt and nothing else, or an error."""
 
 from collections.abc import Iterator
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,18 @@ import torch
 from heliograph.pipeline.corpus.mixture import Mixture
 from heliograph.pipeline.request import recipe
 from heliograph.pipeline.sources.embedded.grammar import pairs
-from heliograph.pipeline.steps.batches import MicroBatch, Step, iterate_steps, validation_batches
+from heliograph.pipeline.steps.batches import (
+    MicroBatch,
+    Step,
+    begun,
+    iterate_steps,
+    validation_batches,
+)
 from heliograph.pipeline.steps.portions import WindowPlan, portions
 from heliograph.pipeline.steps.tokenizer import END, PAD, START, Tokenizer
 from heliograph.pipeline.steps.windows import Position
 from tests.pipeline.small_corpus import write_mixture
+from tests.waiting import DEADLINE
 
 PAIRS = [("", "leer"), *pairs("train")[:399]]
 BATCHES = recipe.Batches(
@@ -127,6 +135,31 @@ def test_any_deviation_is_an_error(shards: list[list[pa.Table]]) -> None:
         steps_of(mine[:-1])
     with pytest.raises(RuntimeError, match=r"the stream gave it .* of rank 0 of 2"):
         list(iterate_steps(Shard(mine), 0, 1, Position()))
+
+
+def test_begun_steps_are_fetched_before_they_are_asked_for(
+    shards: list[list[pa.Table]],
+) -> None:
+    expected = steps_of(shards[0])
+    fetched: Queue[int] = Queue()
+
+    def counted() -> Iterator[Step]:
+        for number, step in enumerate(expected):
+            fetched.put(number)
+            yield step
+
+    steps = begun(counted())
+    assert fetched.get(timeout=DEADLINE) == 0
+    assert [step.position for step in steps] == [step.position for step in expected]
+    assert list(begun(iter(()))) == []
+
+
+def test_an_error_of_begun_steps_is_raised_where_they_are_asked_for(
+    shards: list[list[pa.Table]],
+) -> None:
+    steps = begun(iterate_steps(Shard(shards[1]), 0, 2, Position()))
+    with pytest.raises(RuntimeError, match="the stream gave it"):
+        next(steps)
 
 
 def test_pairs_left_out_are_counted_once(tiny_tokenizer: Tokenizer, tmp_path: Any) -> None:
