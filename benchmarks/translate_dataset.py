@@ -112,7 +112,7 @@ def direct(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 def through_ray(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
     """`translate_dataset` in a cluster that has been started."""
-    from heliograph.pipeline.bulk.dataset import translate_dataset
+    from heliograph import translate_dataset
     from heliograph.pipeline.cluster.start import start_ray
 
     begin = time.perf_counter()

@@ -109,8 +109,12 @@ def evaluate(
 
     check_model(model)  # at once: what follows loads torch and MLflow
     from heliograph.pipeline.models.use import evaluate_model
+    from heliograph.pipeline.request.data import Data
 
-    return evaluate_model(model, data, source, target, split, engine, configuration, revision)
+    if data is None:
+        return evaluate_model(model, None, engine)
+    asked = Data.only(data, source, target, split, configuration, revision)
+    return evaluate_model(model, asked, engine)
 
 
 def load_model(
@@ -177,10 +181,10 @@ def translate_dataset(
 
     check_model(model)
     from heliograph.pipeline.bulk.dataset import translate_dataset
+    from heliograph.pipeline.request.data import Data
 
-    return translate_dataset(
-        model, data, output, source, split, engine, decoding, bulk, configuration, revision
-    )
+    asked = Data.only(data, source, source, split, configuration, revision)
+    return translate_dataset(model, asked, output, engine, decoding, bulk)
 
 
 def promote(

@@ -13,6 +13,7 @@ from heliograph.jobs.evaluate import (
     TargetColumn,
 )
 from heliograph.jobs.promote import Name
+from heliograph.pipeline.request.data import Data
 from heliograph.pipeline.request.model_uri import check_name
 from heliograph.pipeline.request.recipe_file import parse_location
 
@@ -37,13 +38,13 @@ def pin(
     revision: Revision = None,
 ) -> Answer:
     """Pin an evaluation set for the gate's rules: its pairs are kept with the registered model."""
-    location = parse_location("--data", data)
+    asked = Data.only(
+        parse_location("--data", data), source, target, split, configuration, revision
+    )
     check_name(name)  # at once: what follows loads torch and MLflow
     from heliograph.pipeline.models.use import pin_evaluation_set
 
-    found = pin_evaluation_set(
-        name, set_name, location, source, target, split, configuration, revision
-    )
+    found = pin_evaluation_set(name, set_name, asked)
     return Answer(
         f"{set_name}: {found['sentences']} sentences {found['direction']}, {found['digest']}", found
     )

@@ -62,25 +62,21 @@ _LEFT_OUT = {"evaluation.parquet", "README.md"}
 
 def translate_dataset(
     model: str,
-    location: Location,
+    data: Data,
     output: str,
-    source: str = "source",
-    split: str = "test",
     engine: Engine = ENGINE,
     decoding: Sequence[str] = (),
     bulk: Bulk | None = None,
-    configuration: str | None = None,
-    revision: str | None = None,
 ) -> dict[str, Any]:
-    """Translate a column of a data set into a folder of Parquet files, whose names sort in the
-    order of the rows. Every row is kept, with all its columns and those of `RowWork.columns`.
+    """Translate column `data.source` of `data.validation` into a folder of Parquet files, whose
+    names sort in the order of the rows. Every row is kept, with all its columns and those of
+    `RowWork.columns`.
 
     The same request goes on with what it had begun, and does nothing where all is done.
 
     Args:
         model: any MODEL, see `model_uri`.
         output: a folder or URL that every node reaches: new, empty, or begun by the same request.
-        source: the column, or key inside `translation`, that is translated.
         decoding: key=value, what is to be other than the model's own settings.
 
     Returns:
@@ -93,15 +89,7 @@ def translate_dataset(
     bulk = bulk or Bulk()
     folder = PartsFolder.at(output)
     manifest = folder.manifest()
-    data = Data(
-        train=location,
-        validation=location,
-        source=source,
-        target=source,
-        configuration=configuration,
-        revision=revision,
-    )
-    found = find_source(location, data, split)
+    found = find_source(data.validation, data, data.validation_split)
     check_source(found)
     model_folder = fetch_model(model)
     if engine != ENGINE:
@@ -118,7 +106,7 @@ def translate_dataset(
             return summary | {"output": output}
     start_ray(lasting_retries=True)
     if manifest is None:
-        manifest = {"pins": pins} | _look_through(found, location, work, bulk)
+        manifest = {"pins": pins} | _look_through(found, data.validation, work, bulk)
         folder.begin(manifest)
     plan = Plan.of(manifest, folder)
     progress = RowProgress(sum(plan.rows), plan.rows_done)

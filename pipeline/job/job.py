@@ -135,7 +135,8 @@ def _decided(client: Client, recipe: Recipe, result: dict[str, Any]) -> dict[str
     say(decision["reason"])
     del decision["verdicts"]  # in the model's history, and more than a tag holds
     result = {**result, DECISION: decision}
-    client.set_tag(result["run_id"], RESULT_TAG, json.dumps(result))
+    tag, afterwards = json.dumps(result), "the gate has decided, as `heliograph history` shows"
+    patiently(lambda: client.set_tag(result["run_id"], RESULT_TAG, tag), say, afterwards)
     return result
 
 

@@ -13,8 +13,9 @@ from heliograph.pipeline.promotion.ledger import open_ledger
 from heliograph.pipeline.promotion.pinned_sets import pin_set
 from heliograph.pipeline.registry import registry
 from heliograph.pipeline.registry.versions import list_versions, open_registry
-from heliograph.pipeline.request.data import Data, Location
+from heliograph.pipeline.request.data import Data
 from heliograph.pipeline.request.decoding import Decoding
+from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.request.recipe_file import parse_decoding
 from heliograph.pipeline.scoring.evaluate import evaluate, looks_tokenized, read_evaluation_set
 from heliograph.pipeline.sources.source import check_source, find_source
@@ -23,28 +24,17 @@ from heliograph.pipeline.translation.engines import ENGINE, Engine, open_engine
 from heliograph.pipeline.translation.translate import RunsModel, Translation, check_lengths
 
 
-def evaluate_model(
-    model: str,
-    location: Location | None = None,
-    source: str = "source",
-    target: str = "target",
-    split: str = "validation",
-    engine: Engine = ENGINE,
-    configuration: str | None = None,
-    revision: str | None = None,
-) -> dict[str, Any]:
+def evaluate_model(model: str, data: Data | None = None, engine: Engine = ENGINE) -> dict[str, Any]:
     """Score a model on the evaluation set that it brings, or on another.
 
     Args:
         model: any MODEL, see `model_uri`.
-        location: None: the pinned set. Else a data set with columns `source` and `target`.
+        data: its `validation`. None: the set that the model brings.
 
     Returns:
         The result as `heliograph evaluate --json` prints it.
     """
-    found = None
-    if location is not None:
-        found = _find(location, source, target, split, configuration, revision)
+    found = None if data is None else _find(data)
     folder = registry.fetch_model(model)
     pairs = read_evaluation_set(folder) if found is None else _read(found)
     if (told := looks_tokenized([target for _, target in pairs])) is not None:
@@ -58,45 +48,23 @@ def evaluate_model(
     }
 
 
-def pin_evaluation_set(
-    name: str,
-    set_name: str,
-    location: Location,
-    source: str,
-    target: str,
-    split: str,
-    configuration: str | None = None,
-    revision: str | None = None,
-) -> dict[str, Any]:
-    """Pin a data set for the gate's rules about the registered model `name`.
+def pin_evaluation_set(name: str, set_name: str, data: Data) -> dict[str, Any]:
+    """Pin `data.validation` for the gate's rules about the registered model `name`.
 
     Returns:
         The result as `heliograph pin --json` prints it.
     """
-    found = _find(location, source, target, split, configuration, revision)
+    found = _find(data)
     client = open_registry()
     list_versions(client, name)
     pairs = _read(found)
     ledger = open_ledger(client, name)
-    return pin_set(client, ledger, set_name, pairs, str(location), f"{source}→{target}")
+    direction = f"{data.source}→{data.target}"
+    return pin_set(client, ledger, set_name, pairs, str(data.validation), direction)
 
 
-def _find(
-    location: Location,
-    source: str,
-    target: str,
-    split: str,
-    configuration: str | None,
-    revision: str | None,
-) -> FoundData:
-    data = Data(
-        train=location,
-        validation=location,
-        source=source,
-        target=target,
-        configuration=configuration,
-        revision=revision,
-    )
+def _find(data: Data) -> FoundData:
+    location, split = data.validation, data.validation_split
     found = find_source(location, data, split)
     check_source(found)
     return FoundData(location, data, split, found)
@@ -148,7 +116,10 @@ def load_model(
     Raises:
         RequestError: the model is not there, has no export for that engine, or a setting is wrong.
     """
+    if max_characters is not None and max_characters < 1:
+        raise RequestError(f"max_characters {max_characters}: a sentence has one at least")
     folder = registry.fetch_model(model)
     settings = parse_decoding(read_settings(folder), decoding)
-    most = max_characters or read_max_characters(folder)
-    return LoadedModel(open_engine(folder, engine), settings, most)
+    if max_characters is None:
+        max_characters = read_max_characters(folder)
+    return LoadedModel(open_engine(folder, engine), settings, max_characters)

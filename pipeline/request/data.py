@@ -87,6 +87,27 @@ class Data(Section):
     max_dropped_share: float = Field(0.1, ge=0.0, le=1.0)
     """A corpus that loses a larger share of its rows stops the job with the reasons."""
 
+    @classmethod
+    def only(
+        cls,
+        location: Location,
+        source: str,
+        target: str,
+        split: str,
+        configuration: str | None,
+        revision: str | None,
+    ) -> "Data":
+        """One data set by itself, as `validation`: to be scored, pinned or translated."""
+        return cls(
+            train=location,
+            validation=location,
+            validation_split=split,
+            source=source,
+            target=target,
+            configuration=configuration,
+            revision=revision,
+        )
+
     @property
     def ingredients(self) -> list[tuple[Location, "Data", float]]:
         """What training mixes: each corpus' location, this section as it applies to it, and its

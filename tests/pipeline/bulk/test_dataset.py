@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from heliograph.pipeline.bulk.dataset import translate_dataset
+from heliograph import translate_dataset
 from heliograph.pipeline.bulk.parts import MANIFEST, SUCCESS
 from heliograph.pipeline.request.data import Location
 from heliograph.pipeline.request.decoding import Bulk

@@ -1,5 +1,6 @@
-"""A job's run is opened once, whatever the tracking server does meanwhile."""
+"""A job's run, whatever the tracking server does meanwhile."""
 
+import json
 import threading
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from heliograph.pipeline.corpus.mixture import Mixture
-from heliograph.pipeline.job.job import _tracked
+from heliograph.pipeline.job import job as job_module
+from heliograph.pipeline.job.job import RESULT_TAG, _decided, _tracked
+from heliograph.pipeline.promotion.decision import Decision
 from heliograph.pipeline.request import recipe
 from heliograph.pipeline.request.recipe_file import parse_recipe
 from heliograph.pipeline.steps.prepare import Prepared
@@ -26,6 +29,33 @@ def prepared(tmp_path: Path) -> Prepared:
     texts = Mixture((train,), (1.0,))
     tokenizer = train_tokenizer(texts, recipe.Tokenizer(vocabulary_size=300), str(tmp_path), None)
     return Prepared(texts, validation, tokenizer, None)
+
+
+def test_the_gate_s_decision_is_kept_though_the_server_goes_away_after_it(
+    server: MlflowServer, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next start would ask again, and learn that the version is the champion already."""
+    data = {"train": "a", "validation": "b"}
+    asked = parse_recipe({"name": "decided", "data": data, "train": {"steps": 1}})
+    asked = asked.model_copy(
+        update={"registry": asked.registry.model_copy(update={"promote": True})}
+    )
+    client = open_client(door.url)
+    run_id = client.create_run("0").info.run_id
+    back = threading.Timer(1.5, lambda: setattr(door, "mode", "open"))
+
+    def promote(*_: object) -> Decision:
+        door.mode = "refuses"
+        back.start()
+        return Decision(True, "the first", 1, None, 1, [])
+
+    monkeypatch.setattr(job_module, "promote", promote)
+    result = {"run_id": run_id, "model": {"name": "decided", "version": 1}}
+    decided = _decided(client, asked, result)
+    assert decided["decision"]["promoted"]
+    kept = MlflowClient(server.url).get_run(run_id).data.tags[RESULT_TAG]
+    assert json.loads(kept) == decided
+    assert _decided(client, asked, json.loads(kept)) == decided  # and does not ask again
 
 
 @pytest.mark.parametrize("mode", ["refuses", "fails_after"])

@@ -21,7 +21,12 @@ PART = {"configuration": "de-en", "revision": "3fa2"}
     ("module", "ask"),
     [
         (use, lambda model, _: heliograph.evaluate(model, "wmt/wmt14", "en", "de", **PART)),
-        (use, lambda *_: use.pin_evaluation_set("m", "s", "wmt/wmt14", "en", "de", "test", **PART)),
+        (
+            use,
+            lambda *_: use.pin_evaluation_set(
+                "m", "s", Data.only("wmt/wmt14", "en", "de", "test", **PART)
+            ),
+        ),
         (
             dataset,
             lambda model, output: heliograph.translate_dataset(
@@ -49,6 +54,11 @@ def test_a_hub_data_set_is_read_in_its_configuration_and_revision(
     with pytest.raises(RequestError, match="no wmt/wmt14"):
         ask(str(make_model(1)), str(tmp_path / "out"))
     assert [(data.configuration, data.revision) for data in asked] == [("de-en", "3fa2")]
+
+
+def test_a_bound_of_no_character_is_refused(make_model: MakeModel) -> None:
+    with pytest.raises(RequestError, match="max_characters 0"):
+        heliograph.load_model(str(make_model(1)), max_characters=0)
 
 
 def test_a_sentence_may_be_as_long_as_those_in_training(
