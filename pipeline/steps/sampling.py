@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heliograph.pipeline.request import recipe
-from heliograph.pipeline.steps.tokenizer import END, Tokenizer
+from heliograph.pipeline.steps.tokenizer import END, Tokenizer, parts_of
 
 _REMEMBERED = 40_000
 """Words, with up to three kilobytes each, before all are forgotten."""
@@ -68,7 +68,7 @@ class SampledEncoder:
 
 
 class _Words:
-    """`Tokenizer.words` at a multiple of its speed, by remembering what is between two spaces."""
+    """`Tokenizer.words` at a multiple of its speed, by remembering the parts of texts."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -76,19 +76,13 @@ class _Words:
 
     def of(self, text: str) -> list[str]:
         """The words, as `Tokenizer.words`."""
-        text = self._tokenizer.normalize(text)
-        parts = text.split(" ")
-        if parts != text.split():
-            # Other whitespace, or spaces that are not single. Only a single one always begins a
-            # word with what follows, so that what is before it cannot matter.
-            return self._tokenizer.words(text)
-        words = list(self._tokenizer.words(parts[0]))
-        for part in parts[1:]:
+        words: list[str] = []
+        for part in parts_of(text):
             words += self._known.get(part) or self._cut(part)
         return words
 
     def _cut(self, part: str) -> list[str]:
-        words = self._tokenizer.words(f" {part}")
+        words = self._tokenizer.words(part)
         if len(part) <= _LONG_WORD:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from shutil import rmtree
@@ -81,6 +82,69 @@ def test_any_text_comes_back_and_holds_no_special_token(
     (ids,) = tokenizer.encode_batch([text])
     assert tokenizer.decode_batch([ids]) == [text]
     assert all(END < token < tokenizer.vocabulary_size for token in ids)
+
+
+def as_the_library(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """The whole texts' ids, with nothing remembered."""
+    backend = tokenizer._backend
+    return [backend.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(some=st.lists(texts | st.lists(texts, max_size=5).map(" ".join), max_size=4))
+@example(some=["a\u00a0 b \x1c c\u2003d  e 's it's", "a dog", " a dog", "a dog "])
+def test_what_is_remembered_is_what_the_library_gives(
+    trained: dict[str, Tokenizer], kind: str, some: list[str]
+) -> None:
+    tokenizer = trained[kind]
+    expected = as_the_library(tokenizer, some)
+    assert tokenizer.encode_batch(some) == expected
+    assert tokenizer.encode_batch(some[::-1]) == expected[::-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", [None, "NFC", "NFKC"])
+def test_a_text_is_cut_where_no_character_can_matter(
+    corpus: Corpus, storage: str, kind: str, form: Literal["NFC", "NFKC"] | None
+) -> None:
+    """Beside a space, every character of Unicode that is or becomes a space, or another."""
+    config = recipe.Tokenizer(kind=kind, vocabulary_size=400)
+    tokenizer = Tokenizer.load(train_tokenizer(corpus, config, storage, form))
+    strange = [
+        character
+        for character in map(chr, range(0x110000))
+        if unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf")
+        or not unicodedata.is_normalized("NFKD", character)
+    ]
+    for first in range(0, len(strange), 1000):
+        for pattern in ("a{0} dog", "a {0}dog", "{0} {0}"):
+            some = [pattern.format(character) for character in strange[first : first + 1000]]
+            assert tokenizer.encode_batch(some) == as_the_library(tokenizer, some)
+
+
+def test_what_is_remembered_is_bounded(
+    corpus: Corpus, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heliograph.pipeline.steps.tokenizer, "_REMEMBERED_CHARACTERS", 1000)
+    config = recipe.Tokenizer(vocabulary_size=400)
+    tokenizer = Tokenizer.load(train_tokenizer(corpus, config, storage))
+    for text in (f"dog{number} {'x' * number}" for number in range(300)):
+        assert tokenizer.encode_batch([text] * 3) == as_the_library(tokenizer, [text] * 3)
+        assert sum(map(len, tokenizer._known)) <= 1000
+
+
+def test_threads_may_share_a_tokenizer(
+    corpus: Corpus, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it forgets meanwhile what another of them is about to look up."""
+    monkeypatch.setattr(heliograph.pipeline.steps.tokenizer, "_REMEMBERED_CHARACTERS", 50)
+    config = recipe.Tokenizer(vocabulary_size=400)
+    tokenizer = Tokenizer.load(train_tokenizer(corpus, config, storage))
+    sentences = [source for source, _ in pairs("test")[:400]]
+    expected = as_the_library(tokenizer, sentences)
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda each: tokenizer.encode_batch([each])[0], sentences * 5)
+    assert list(found) == expected * 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
