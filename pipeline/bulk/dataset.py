@@ -91,7 +91,7 @@ def translate_dataset(
     manifest = folder.manifest()
     found = find_source(data.validation, data, data.validation_split)
     check_source(found)
-    model_folder = fetch_model(model)
+    model_folder = fetch_model(model, engine)
     if engine != ENGINE:
         check_export(Path(model_folder), engine)
     content = _content(model_folder, engine)

@@ -72,7 +72,7 @@ def export_engine(model: str, engine: Engine, max_loss: float) -> dict[str, Any]
     wanted = parse_model(model)
     check_precision(engine)
     hand_over = _to_folder(wanted) if isinstance(wanted, Path) else _to_version(wanted)
-    folder = Path(fetch_model(model))
+    folder = Path(fetch_model(model, engine))
     if engine in find_exports(folder):
         check_export(folder, engine)
         return {"model": model, "format": engine, "added": False}

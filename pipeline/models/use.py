@@ -35,7 +35,7 @@ def evaluate_model(model: str, data: Data | None = None, engine: Engine = ENGINE
         The result as `heliograph evaluate --json` prints it.
     """
     found = None if data is None else _find(data)
-    folder = registry.fetch_model(model)
+    folder = registry.fetch_model(model, engine)
     pairs = read_evaluation_set(folder) if found is None else _read(found)
     if (told := looks_tokenized([target for _, target in pairs])) is not None:
         say(told)
@@ -118,7 +118,7 @@ def load_model(
     """
     if max_characters is not None and max_characters < 1:
         raise RequestError(f"max_characters {max_characters}: a sentence has one at least")
-    folder = registry.fetch_model(model)
+    folder = registry.fetch_model(model, engine)
     settings = parse_decoding(read_settings(folder), decoding)
     if max_characters is None:
         max_characters = read_max_characters(folder)

@@ -115,6 +115,17 @@ class Page:
                 stack.append(record.version)
         return stack
 
+    @property
+    def rolled_back(self) -> set[int]:
+        """Champions that a rollback ended, and that were not champion again since."""
+        versions: set[int] = set()
+        for record in self.records:
+            if record.kind == "rollback" and record.previous is not None:
+                versions.add(record.previous)
+            if record.promoted:
+                versions.discard(record.version)
+        return versions
+
 
 class Ledger:
     """Opened by `open_ledger`. Every write may be repeated: the second time changes nothing."""

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from heliograph.pipeline.promotion.ledger import Ledger
-from heliograph.pipeline.registry.versions import download
+from heliograph.pipeline.registry.downloads import download
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.scoring.evaluate import (
     EVALUATION_SET,

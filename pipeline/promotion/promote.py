@@ -7,6 +7,8 @@ and at the beginning for whatever an earlier command left half done.
 """
 
 from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from heliograph.pipeline.checkpoints.model_folder import RECIPE, read_settings
@@ -49,7 +51,7 @@ def promote(
     """Make a version champion if it passes the gate, and record the decision either way.
 
     Args:
-        version: None: the challenger, or else the newest version.
+        version: None: the challenger, or else the newest version, unless it was rolled back.
         rules: None: those of the version's own recipe.
         dry_run: judge and say what would be; nothing moves and nothing is recorded.
         force: why it is to be champion whatever the rules say.
@@ -62,7 +64,7 @@ def promote(
     _check_why(force)
     client = open_registry()
     candidate = find_candidate(client, name, version)
-    promotion = _Promotion(client, candidate, rules, force)
+    promotion = _Promotion(client, candidate, rules, force, asked_for=version is not None)
     if not dry_run:
         ledger = open_ledger(client, name)
         return decide(client, ledger, promotion.draft, by_hand=force is not None)
@@ -108,7 +110,7 @@ def rollback(name: str, version: int | None = None, why: str | None = None) -> D
         if target == present:
             return Decision(False, f"version {target} is the champion already", present, present)
         goal = find_candidate(client, name, target)
-        fetch_version(goal)  # its files are checked
+        fetch_version(goal, exports=True)  # its files are checked
         again = " again" if target in here.champions else ""
         after = f", after version {present}" if present else ""
         reason = f"version {target} is champion{again}{after}"
@@ -137,9 +139,16 @@ class _Promotion:
     """A request for one version, which is judged again whenever the champion is another."""
 
     def __init__(
-        self, client: PatientClient, version: Any, rules: Gate | None, force: str | None
+        self,
+        client: PatientClient,
+        version: Any,
+        rules: Gate | None,
+        force: str | None,
+        *,
+        asked_for: bool,
     ) -> None:
         self._client = client
+        self._asked_for = asked_for
         self._version = version
         self._force = force
         self._rules = rules
@@ -150,15 +159,27 @@ class _Promotion:
         if number == here.champion:
             reason = f"version {number} is the champion already"
             return Decision(False, reason, number, number)
+        if number in here.rolled_back and not self._asked_for:
+            raise RequestError(
+                f"version {number} of {self._version.name!r} was rolled back, and nothing newer "
+                f"is there: `heliograph promote {self._version.name} --version {number}` judges it "
+                "again"
+            )
+        if number == here.opponent and self._force is None:
+            raise RequestError(
+                f"version {here.champions[-1]} of {self._version.name!r} is champion no more, and "
+                f"version {number} was before it: `heliograph rollback {self._version.name} "
+                f"--version {number}` makes it champion again"
+            )
         if EVALUATION_DIGEST not in self._version.tags:
             raise RequestError(
                 f"version {number} of {self._version.name!r} has no evaluation set to be judged "
                 "on; versions that `heliograph train` registers have one"
             )
-        folder = fetch_version(self._version)
+        folder = self._folder
         settings = read_settings(folder)
         challenger = self._side(number, settings)
-        champion = None if here.champion is None else self._side(here.champion, settings)
+        champion = None if here.opponent is None else self._side(here.opponent, settings)
         rules = read_gate(folder / RECIPE) if self._rules is None else self._rules
         pairs = read_evaluation_set(folder)
         sets = self._sets(rules, here, ledger, read_direction(folder / RECIPE))
@@ -168,7 +189,7 @@ class _Promotion:
             "gate" if self._force is None else "force",
             number,
             here,
-            _reason(number, here.champion, verdicts, self._force),
+            _reason(number, here, verdicts, self._force),
             promoted=self._force is not None or all(verdict.passed for verdict in verdicts),
         )
         record = replace(
@@ -191,11 +212,16 @@ class _Promotion:
             None if champion is None else champion.translations(pairs),
         )
 
+    @cached_property
+    def _folder(self) -> Path:
+        return fetch_version(self._version, exports=False)
+
     def _side(self, number: int, settings: Evaluate) -> VersionContender:
         if number not in self._sides:
             wanted = RegisteredModel(self._version.name, version=number)
             version = find_version(self._client, wanted)
-            self._sides[number] = VersionContender(self._client, version, settings)
+            folder = self._folder if number == int(self._version.version) else None
+            self._sides[number] = VersionContender(self._client, version, settings, folder)
         return self._sides[number]
 
     def _sets(
@@ -221,17 +247,20 @@ class _Promotion:
         return sets
 
 
-def _reason(number: int, champion: int | None, verdicts: list[Verdict], force: str | None) -> str:
+def _reason(number: int, here: Standing, verdicts: list[Verdict], force: str | None) -> str:
     failed = [verdict for verdict in verdicts if not verdict.passed]
     said = "; ".join(f"{verdict.rule['kind']}: {verdict.reason}" for verdict in failed or verdicts)
     if force is not None:
         outcome = "becomes champion by force"
     elif failed:
         outcome = "does not become champion"
-    elif champion is None:
-        outcome = "becomes the first champion"
+    elif here.champions:
+        outcome = f"becomes champion after version {here.champion or here.champions[-1]}"
     else:
-        outcome = f"becomes champion after version {champion}"
+        outcome = "becomes the first champion"
+    if here.champion is None and here.champions:
+        outcome += f"; version {here.champions[-1]} is champion no more"
+        outcome += f", it was held against version {here.opponent}" if here.opponent else ""
     return f"version {number} {outcome}" + (f": {said}" if said else "")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from heliograph.pipeline.promotion.ledger import Ledger, Page, Pending, Record, new_pending
+from heliograph.pipeline.registry.versions import CHALLENGER
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.tracking.server import GIVE_AGAIN, PatientClient, insist, say
 
@@ -35,13 +36,18 @@ class Standing:
     Attributes:
         number: of the last decision; 0: there was none.
         champion: who has the alias; None: nobody.
+        opponent: whom a candidate is held against: the champion or, where that was deleted, the
+            last one before it that is still there; None: there is none.
         champions: who had it, oldest first, up to the present one.
+        rolled_back: whom a rollback took it from.
         pinned: the evaluation sets that have names.
     """
 
     number: int = 0
     champion: int | None = None
+    opponent: int | None = None
     champions: list[int] = field(default_factory=list)
+    rolled_back: set[int] = field(default_factory=set)
     pinned: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -83,7 +89,8 @@ def settle(
 def standing_without_ledger(client: PatientClient, name: str) -> Standing:
     """Of a model about which nothing was decided yet."""
     champion = champion_of(client, name)
-    return Standing(champion=champion, champions=[] if champion is None else [champion])
+    champions = [] if champion is None else [champion]
+    return Standing(champion=champion, opponent=champion, champions=champions)
 
 
 def champion_of(client: PatientClient, name: str) -> int | None:
@@ -124,15 +131,30 @@ def _move(client: PatientClient, ledger: Ledger, own: Pending | None) -> None:
 
 
 def _complete(client: PatientClient, ledger: Ledger, page: Page, champion: int | None) -> Standing:
-    """The tags of decisions whose writers may have been killed before they came to that."""
+    """What follows from decisions whose writers may have been killed before they came to that."""
     marks = {mark.id: mark for mark in page.pending}
     for record in page.records:
         if record.id in marks:
+            if record.kind == "rollback":
+                _withdraw(client, ledger.name, record.previous)
             _tag(client, ledger.name, record)
     for mark in page.pending:
         if mark.time < time.time() - FORGOTTEN_SECONDS:
             ledger.end(mark)
-    return Standing(len(page.records), champion, page.champions, page.pinned)
+    opponent = champion
+    if opponent is None:
+        former = reversed(page.champions)
+        opponent = next((each for each in former if _exists(client, ledger.name, each)), None)
+    return Standing(
+        len(page.records), champion, opponent, page.champions, page.rolled_back, page.pinned
+    )
+
+
+def _withdraw(client: PatientClient, name: str, version: int | None) -> None:
+    """Who was rolled back is no challenger any more. A newer one may be registered meanwhile and
+    lose the alias here: the newest version is what is judged without it."""
+    if int(client.get_registered_model(name).aliases.get(CHALLENGER, 0)) == version:
+        client.delete_registered_model_alias(name, CHALLENGER)
 
 
 def _tag(client: PatientClient, name: str, record: Record) -> None:

@@ -7,6 +7,7 @@ Out: a version with its card, which loads where Heliograph is not installed; a v
     provenance  what a model was made from, kept with its version
     markdown    text from elsewhere in a page: it stays text
     model_card  what a version is, for whoever finds it
+    downloads   artifacts out of MLflow's store
     versions    a model folder as a version of a registered model
     contender   a version, as the gate sees it
     registry    models in and out, and who is challenger

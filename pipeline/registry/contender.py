@@ -15,7 +15,8 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 
 from heliograph.pipeline.checkpoints.model_folder import WEIGHTS
-from heliograph.pipeline.registry.versions import download, fetch_version
+from heliograph.pipeline.registry.downloads import download
+from heliograph.pipeline.registry.versions import fetch_version
 from heliograph.pipeline.request.decoding import Search
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.scoring.evaluate import Pairs, evaluation_digest
@@ -30,17 +31,25 @@ TRANSLATIONS = "heliograph.translations."
 class VersionContender:
     """A version that translates as `settings` say; see `gate.Contender`."""
 
-    def __init__(self, client: PatientClient, version: ModelVersion, settings: Search) -> None:
+    def __init__(
+        self,
+        client: PatientClient,
+        version: ModelVersion,
+        settings: Search,
+        folder: Path | None = None,
+    ) -> None:
+        """Its model folder, if it was fetched already."""
         self.number = int(version.version)
         self._client = client
         self._version = version
         self._settings = settings
+        self._folder = folder
         self._known: dict[str, list[str]] = {}
 
     @cached_property
     def folder(self) -> Path:
         """Its model folder, after its files were checked; raises as `fetch_version` does."""
-        return fetch_version(self._version)
+        return self._folder or fetch_version(self._version, exports=False)
 
     @cached_property
     def _engine(self) -> RunsModel:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from heliograph.pipeline.checkpoints.model_folder import read_settings
 from heliograph.pipeline.registry.contender import keep_translations
+from heliograph.pipeline.registry.downloads import download
 from heliograph.pipeline.registry.model_card import CARD, ModelCard
 from heliograph.pipeline.registry.provenance import (
     BEGUN_ANEW_AFTER,
@@ -13,9 +14,9 @@ from heliograph.pipeline.registry.provenance import (
     read_provenance,
 )
 from heliograph.pipeline.registry.versions import (
+    CHALLENGER,
     add_version,
     describe_version,
-    download,
     fetch_version,
     find_version,
     open_registry,
@@ -23,8 +24,7 @@ from heliograph.pipeline.registry.versions import (
 from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.model_uri import RegisteredModel, check_model, parse_model
 from heliograph.pipeline.scoring.evaluate import Scores, read_evaluation_set
-
-CHALLENGER = "challenger"
+from heliograph.pipeline.translation.engines import ENGINE, Engine
 
 # Tags of a version. Floats are written with all their digits.
 BLEU, CHRF, SIGNATURES = "heliograph.bleu", "heliograph.chrf", "heliograph.signatures"
@@ -32,8 +32,12 @@ EVALUATION_DIGEST = "heliograph.evaluation.digest"
 EVALUATION_SETTINGS = "heliograph.evaluation.settings"
 
 
-def fetch_model(model: str) -> str:
-    """A local folder, only to be read, with the model that a MODEL argument names.
+def fetch_model(model: str, engine: Engine = ENGINE, into: str | None = None) -> str:
+    """A local folder, only to be read, with the model that a MODEL argument names, and what the
+    engine needs of it.
+
+    Args:
+        into: an empty folder for what has to be copied. None: the copy goes with this process.
 
     Raises:
         RequestError: it is misspelt or not there, its files are not those that were registered, or
@@ -45,8 +49,9 @@ def fetch_model(model: str) -> str:
     check_model(model)
     client = open_registry()
     if isinstance(wanted, RegisteredModel):
-        return str(fetch_version(find_version(client, wanted)))
-    folder = download(model)
+        version = find_version(client, wanted)
+        return str(fetch_version(version, exports=engine != ENGINE, into=into))
+    folder = download(model, into=into)
     packed = folder / "artifacts" / "model"  # the run may have logged a whole MLflow model there
     return str(parse_model(str(packed if packed.is_dir() else folder)))
 

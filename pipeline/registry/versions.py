@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 import mlflow
 from mlflow.entities import LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from heliograph.pipeline.checkpoints.model_folder import read_settings
+from heliograph.pipeline.registry.downloads import download
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.request.model_uri import (
     RegisteredModel,
@@ -33,6 +33,9 @@ from heliograph.pipeline.translation.exports import SEAL, find_exports, sha256
 
 MODEL_FILES = ("model.json", "model.safetensors", "tokenizer.json")
 COMPANIONS = ("recipe.yaml", "evaluation.parquet", "README.md")
+
+CHALLENGER = "challenger"
+"""The alias of the newest candidate."""
 
 CHECKSUMS = "heliograph.checksums"
 """On a version: SHA-256 of each file of its model folder, as JSON."""
@@ -118,7 +121,7 @@ def find_candidate(client: PatientClient, name: str, number: int | None) -> Mode
         raise RequestError(f"registered model {name!r} has no version yet")
     if number is None:
         aliases = client.get_registered_model(name).aliases
-        number = int(aliases.get("challenger", versions[0].version))
+        number = int(aliases.get(CHALLENGER, versions[0].version))
     version = find_version(client, RegisteredModel(name, version=number))
     if version.run_id and client.get_run(version.run_id).info.lifecycle_stage != "active":
         raise RequestError(
@@ -171,18 +174,22 @@ def search_versions(client: PatientClient, query: str) -> list[ModelVersion]:
             return found
 
 
-def fetch_version(version: ModelVersion) -> Path:
-    """A local folder with a version's model and its exports, after their files were checked.
+def fetch_version(version: ModelVersion, *, exports: bool, into: str | None = None) -> Path:
+    """A local folder with a version's model, after its files were checked; see `download`.
+
+    Args:
+        exports: whether its exports are needed, too, which are as large as the model.
 
     Raises:
         RequestError: it holds no model, or not the one that was registered, or an export that is
             not what `add_export` added.
     """
-    folder = download(f"models:/{version.name}/{version.version}/artifacts/model")
     checksums = json.loads(version.tags.get(CHECKSUMS, "{}"))
-    if exports := find_exports(folder):
+    names = [] if exports else [*checksums]
+    folder = download(f"models:/{version.name}/{version.version}/artifacts/model", names, into)
+    if exports and (found := find_exports(folder)):
         tags = PatientClient(tracking_uri()).get_logged_model(_model_id(version)).tags
-        for name in exports:
+        for name in found:
             known = json.loads(tags.get(EXPORT + name, "{}"))
             checksums |= known.get("files", {f"{name}/{SEAL}": "none: it was not exported"})
     for name, expected in checksums.items():
@@ -209,23 +216,6 @@ def add_export(
     known = json.dumps({"files": checksums, "check": check})
     client.set_logged_model_tags(_model_id(version), {EXPORT + export.name: known})
     _log_into_model(client, version, export.name, [seal])
-
-
-def download(uri: str) -> Path:
-    """A folder of artifacts on this machine: a copy, or the store's own if that is local.
-
-    Raises:
-        RequestError: there is none.
-    """
-    try:
-        return Path(mlflow.artifacts.download_artifacts(uri))
-    except (MlflowException, OSError):
-        # MLflow says the same of what is not there as of a server that is away: wait for an answer.
-        PatientClient(tracking_uri()).search_registered_models(max_results=1)
-    try:
-        return Path(mlflow.artifacts.download_artifacts(uri))
-    except (MlflowException, OSError) as error:
-        raise RequestError(f"{uri!r} cannot be read: {error}") from error
 
 
 def _log_model(client: PatientClient, run_id: str, folder: Path, name: str) -> str:

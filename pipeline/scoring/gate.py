@@ -104,9 +104,10 @@ def _(rule: Better, case: Case) -> Finding:
     )
     passed = found.gain > 0 and found.gain >= rule.margin and (rule.p == 1 or found.p < rule.p)
     asked = f"{rule.margin:+g}" if rule.margin else "any gain"
+    gain, p = _beside(found.gain, rule.margin, form="+.2f"), _beside(found.p, rule.p, form=".4f")
     reason = (
-        f"{rule.metric} {found.challenger:.2f}, {found.gain:+.2f} beside the champion's "
-        f"{found.champion:.2f} with p = {found.p:.4f}; it takes {asked}"
+        f"{rule.metric} {found.challenger:.2f}, {gain} beside the champion's "
+        f"{found.champion:.2f} with p = {p}; it takes {asked}"
     ) + (f" and p < {rule.p:g}" if rule.p < 1 else "")
     return passed, reason, {**vars(found), "gain": found.gain, "sentences": len(case.pairs)}
 
@@ -122,9 +123,10 @@ def _(rule: NotWorse, case: Case) -> Finding:
         for contender in (case.challenger, case.champion)
     )
     new, old = (float(getattr(each, rule.metric)) for each in scores)
+    gain = _beside(new - old, -rule.tolerance, form="+.2f")
     reason = (
-        f"{rule.metric} {new:.2f} on {rule.set}, {new - old:+.2f} beside the champion's {old:.2f}; "
-        f"it may lose {rule.tolerance:g}"
+        f"{rule.metric} {new:.2f} on {rule.set}, {gain} "
+        f"beside the champion's {old:.2f}; it may lose {rule.tolerance:g}"
     )
     figures = {"challenger": new, "champion": old, "gain": new - old, "sentences": len(pairs)}
     return new >= old - rule.tolerance, reason, figures
@@ -138,7 +140,10 @@ def _(rule: Speed, case: Case) -> Finding:
     passed, said = True, [f"{new:.1f} sentences/s"]
     if rule.per_second is not None:
         passed = new >= rule.per_second
-        said.append(f"it takes {rule.per_second:g}")
+        said = [
+            f"{_beside(new, rule.per_second, form='.1f')} sentences/s",
+            f"it takes {rule.per_second:g}",
+        ]
     if rule.of_champion is not None and case.champion is not None:
         old = figures["champion"] = case.champion.speed(sources)
         passed = passed and new >= rule.of_champion * old
@@ -153,7 +158,10 @@ def _(rule: Size, case: Case) -> Finding:
     passed, said = True, [f"{new:.1f} MB of weights"]
     if rule.megabytes is not None:
         passed = new <= rule.megabytes
-        said.append(f"at most {rule.megabytes:g}")
+        said = [
+            f"{_beside(new, rule.megabytes, form='.1f')} MB of weights",
+            f"at most {rule.megabytes:g}",
+        ]
     if rule.of_champion is not None and case.champion is not None:
         old = figures["champion"] = case.champion.size() / MEGABYTE
         passed = passed and new <= rule.of_champion * old
@@ -194,7 +202,7 @@ def _texts(rule: Behaviour, case: Case) -> Iterator[Check]:
         yield (
             "length_ratio",
             low <= ratio <= high,
-            f"{ratio:.2f} times the references' length",
+            f"{_beside(ratio, low, high, form='.2f')} times the references' length",
             ratio,
         )
 
@@ -211,4 +219,21 @@ def _robustness(rule: Behaviour, case: Case) -> Iterator[Check]:
         changed = [(behaviour.VARIANTS[key](source), target) for source, target in pairs]
         untidy = score(case.challenger.translations(changed), references).chrf
         share = untidy / tidy if tidy else 0.0  # what translates nothing proves nothing
-        yield key, share >= least, f"{share:.0%} of chrF left with {key} changed", share
+        left = _beside(share, least, form=".0%")
+        yield key, share >= least, f"{left} of chrF left with {key} changed", share
+
+
+def _beside(value: float, *bounds: float, form: str) -> str:
+    """Formatted (".2f", "+.2f" or ".0%"), with as many digits more as show on which side of the
+    bounds it is: never "+0.20; it takes +0.2" of what is a little less."""
+    start, digits, kind = form[: form.index(".") + 1], int(form[-2]), form[-1]
+    for more in range(digits, digits + 7):
+        text = f"{value:{start}{more}{kind}}"
+        shown = float(text.rstrip("%")) / (100 if kind == "%" else 1)
+        if all(_side(shown, bound) == _side(value, bound) for bound in bounds):
+            return text
+    return f"{value:{form}}"
+
+
+def _side(value: float, bound: float) -> int:
+    return (value > bound) - (value < bound)

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -132,12 +133,16 @@ class Rotation:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         check_room(self._fleet)
         number = self._find() if self._alias else self._number
-        folder = self._fetch(number)
+        with TemporaryDirectory(prefix="heliograph-") as scratch:
+            folder = self._fetch(number, scratch)
+            self._start_serve()
+            self.current = self._load(number, folder)
+
+    def _start_serve(self) -> None:
         # On this node, and gone with this process.
         shelf = ray.remote(Shelf).options(name=self._shelf, namespace=NAMESPACE, num_cpus=0)
         self._keeper = shelf.remote()
         serve.start(proxy_location="Disabled", logging_config=_QUIET)
-        self.current = self._load(number, folder)
 
     def stop(self) -> None:
         """End the replicas, where Ray does not end with this process."""
@@ -211,8 +216,9 @@ class Rotation:
         self.trouble = trouble
 
     async def _change(self, number: int) -> None:
-        folder = await asyncio.to_thread(self._fetch, number)
-        new = await asyncio.to_thread(self._load, number, folder)
+        with TemporaryDirectory(prefix="heliograph-") as scratch:
+            folder = await asyncio.to_thread(self._fetch, number, scratch)
+            new = await asyncio.to_thread(self._load, number, folder)
         old, self.current = self.current, new
         say(f"heliograph: {self.model}: version {number} took over from {old.number}")
         if old.in_use:
@@ -226,11 +232,10 @@ class Rotation:
         client = open_client(tracking_uri())
         return int(client.get_model_version_by_alias(self._alias.name, self._alias.alias).version)
 
-    def _fetch(self, number: int | None) -> Path:
+    def _fetch(self, number: int | None, scratch: str) -> Path:
         """The folder of what was found, even if the alias has moved on since."""
-        return Path(
-            fetch_model(f"models:/{self._alias.name}/{number}" if self._alias else self.model)
-        )
+        model = f"models:/{self._alias.name}/{number}" if self._alias else self.model
+        return Path(fetch_model(model, self._fleet.engine, into=scratch))
 
     def _load(self, number: int | None, folder: Path) -> Version:
         """Start a version's replicas and wait until they have translated something."""

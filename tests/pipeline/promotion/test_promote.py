@@ -199,15 +199,46 @@ def test_a_deleted_version_is_not_rolled_back_to(store: Store, make_model: MakeM
     assert rollback("tiny").champion == 1
 
 
-def test_a_deleted_champion_leaves_the_place_empty(store: Store, make_model: MakeModel) -> None:
+def test_who_was_rolled_back_is_no_candidate_any_more(store: Store, make_model: MakeModel) -> None:
     for known in (2, 4):
         store.register(make_model(1, known))
         promote("tiny", rules=ANY_GAIN)
-    store.client.delete_model_version("tiny", "2")
-    assert rollback("tiny").champion == 1
-    store.client.delete_model_version("tiny", "1")
+    assert store.alias("challenger") == 2
+    rollback("tiny")
+    assert store.client.get_registered_model("tiny").aliases == {"champion": 1}
+    with pytest.raises(RequestError, match=r"version 2 of 'tiny' was rolled back.*--version 2`"):
+        promote("tiny")
+    assert promote("tiny", version=2, rules=ANY_GAIN).champion == 2
+    assert "champion already" in promote("tiny").reason
+    rollback("tiny")
     store.register(make_model(1))
-    assert "first champion" in promote("tiny").reason
+    assert promote("tiny", rules=ANY_GAIN).champion == 3
+    store.register(make_model(1, 3))
+    rollback("tiny")
+    assert store.alias("challenger") == 4, "the candidate is another than who was rolled back"
+    assert [record.version for record in history("tiny")] == [1, 2, 1, 2, 1, 3, 1]
+
+
+def test_after_a_deleted_champion_nobody_is_the_first(store: Store, make_model: MakeModel) -> None:
+    for known in (4, 6):
+        store.register(make_model(1, known))
+        promote("tiny", rules=ANY_GAIN)
+    store.client.delete_model_version("tiny", "2")
+    with pytest.raises(RequestError, match=r"champion no more, and version 1 was before.*rollback"):
+        promote("tiny", version=1)
+    store.register(make_model(3, known=2))
+    weaker = promote("tiny")
+    assert (weaker.promoted, weaker.champion) == (False, None)
+    assert "version 2 is champion no more, it was held against version 1" in weaker.reason
+    store.register(make_model(1))
+    better = promote("tiny", rules=ANY_GAIN)
+    assert (better.promoted, better.verdicts[0]["figures"]["champion"]) == (True, store.bleu(1))
+    assert rollback("tiny").champion == 1
+    for version in (4, 1):
+        store.client.delete_model_version("tiny", str(version))
+    none_left = promote("tiny", version=3)
+    assert none_left.promoted
+    assert "after version 1; version 1 is champion no more" in none_left.reason
 
 
 def test_a_champion_from_before_the_ledger_is_kept(store: Store, make_model: MakeModel) -> None:

@@ -55,6 +55,21 @@ def test_better_takes_margin_and_significance() -> None:
     assert not verdict(Better(), weak, strong).passed
 
 
+def test_a_refusal_does_not_round_itself_away() -> None:
+    strong, weak = Scripted(mostly_right(2)), Scripted(mostly_right(20))
+    gain = verdict(Better(), strong, weak).figures["gain"]
+    found = verdict(Better(margin=gain + 1e-4), strong, weak)
+    shown = float(found.reason.split(", +")[1].split()[0])
+    assert not found.passed
+    assert shown < gain + 1e-4
+    size = verdict(Size(megabytes=5), Scripted(RIGHT, size=5_000_100))
+    assert not size.passed
+    assert size.reason == "5.0001 MB of weights; at most 5"
+    speed = verdict(Speed(per_second=10), Scripted(RIGHT, speed=9.999))
+    assert speed.reason == "9.999 sentences/s; it takes 10"
+    assert verdict(Speed(per_second=10), Scripted(RIGHT)).reason.startswith("10.0 sentences/s")
+
+
 def test_the_words_of_bleu_are_those_that_the_recipe_names() -> None:
     """Here both differ from the reference in a full stop that stands apart, or does not."""
     apart = Scripted({source: f"{target[:-1]} ." for source, target in PAIRS})
