@@ -34,10 +34,11 @@ def describe_result(result: dict[str, Any]) -> str:
     from heliograph.pipeline.job.job import ui_command
 
     metrics, model = result["metrics"], result["model"]
+    short, kept = ("test", "test") if "test/bleu" in metrics else ("valid", "validation")
     return "\n".join(
         [
-            f"step {result['steps']}: BLEU {metrics['valid/bleu']:.2f}, "
-            f"chrF {metrics['valid/chrf']:.2f} on the validation set",
+            f"step {result['steps']}: BLEU {metrics[f'{short}/bleu']:.2f}, "
+            f"chrF {metrics[f'{short}/chrf']:.2f} on the {kept} set",
             f"registered as {model['uri']}",
             f"look at the run: {ui_command(result)}",
         ]

@@ -25,6 +25,8 @@ from heliograph.jobs.promote import promote
 from heliograph.pipeline.models.lineage import descend, trace
 from heliograph.pipeline.promotion.promote import history
 from heliograph.pipeline.registry.registry import fetch_model
+from heliograph.pipeline.request.recipe import Recipe
+from heliograph.pipeline.sources.embedded.grammar import pairs
 from tests.small_job import small_recipe, write_somebody_s_project
 from tests.waiting import DEADLINE
 
@@ -41,15 +43,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+def flow_recipe(folder: Path, **sections: Any) -> Recipe:
+    """With a test set that is kept apart."""
+    lines = [json.dumps({"en": source, "de": target}) for source, target in pairs("test")[:30]]
+    (folder / "test.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return small_recipe(folder, data={"test": str(folder / "test.jsonl")}, **sections)
+
+
 @pytest.fixture(scope="module")
 def unpromoted(home: Path, ray_cluster: None) -> dict[str, Any]:
-    return heliograph.train(small_recipe(home, registry={"promote": False}))
+    return heliograph.train(flow_recipe(home, registry={"promote": False}))
 
 
 @pytest.fixture(scope="module")
 def job(home: Path, unpromoted: dict[str, Any]) -> dict[str, Any]:
     """The same job, finished already, asked once more and for promotion, too."""
-    return heliograph.train(small_recipe(home))
+    return heliograph.train(flow_recipe(home))
 
 
 @pytest.fixture
@@ -61,8 +70,8 @@ def test_the_result_says_what_scripts_need(job: dict[str, Any]) -> None:
     assert job["steps"] == STEPS
     assert job["model"] == {"name": "small", "version": 1, "uri": "models:/small/1"}
     assert set(job["metrics"]) >= {
-        "valid/bleu",
-        "valid/chrf",
+        "test/bleu",
+        "test/chrf",
         "valid/loss",
         "train/target_tokens_per_second",
         "train/padding",
@@ -95,7 +104,7 @@ def test_the_run_holds_recipe_data_tokenizer_and_pictures(
     assert run.data.params["corpus.train.rows"] == "600"
     assert run.data.params["corpus.train.digest"]
     contexts = {item.tags[0].value for item in run.inputs.dataset_inputs}
-    assert contexts == {"train", "validation"}
+    assert contexts == {"train", "validation", "test"}
     assert run.inputs.dataset_inputs[0].dataset.digest
     paths = {entry.path for entry in client.list_artifacts(job["run_id"])}
     assert {"recipe.yaml", "tokenizer.json", "curves.png", "samples.json", "attention"} <= paths
@@ -116,13 +125,13 @@ def test_a_finished_job_that_is_to_be_promoted_is_judged_once(
     decision = {"promoted": True, "reason": ANY, "champion": 1, "previous": None, "number": 1}
     assert job == {**unpromoted, "decision": decision}
     assert job["decision"]["reason"].startswith("version 1 becomes the first champion")
-    assert heliograph.train(small_recipe(home)) == job
+    assert heliograph.train(flow_recipe(home)) == job
     assert [record.number for record in history("small")] == [1]
 
 
 def test_python_s_way_in_is_that_of_the_commands(job: dict[str, Any]) -> None:
     scores = heliograph.evaluate("models:/small@champion")
-    assert scores["bleu"] == job["metrics"]["valid/bleu"]
+    assert scores["bleu"] == job["metrics"]["test/bleu"]
     sentences = ["The dog sleeps.", "", "A small man laughs."]
     model = heliograph.load_model("models:/small/1", decoding=["beam=3", "n_best=2"])
     assert [len(found) for found in model.alternatives(sentences)] == [2, 0, 2]
@@ -143,9 +152,9 @@ def test_a_process_with_only_the_registry_reproduces_the_score(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=True
     )
     scores = json.loads(done.stdout.splitlines()[-1])
-    assert scores["sentences"] == 40
-    assert scores["bleu"] == job["metrics"]["valid/bleu"]
-    assert scores["chrf"] == job["metrics"]["valid/chrf"]
+    assert scores["sentences"] == 30
+    assert scores["bleu"] == job["metrics"]["test/bleu"]
+    assert scores["chrf"] == job["metrics"]["test/chrf"]
 
 
 def test_lines_in_are_lines_out(job: dict[str, Any], tmp_path: Path) -> None:
@@ -182,10 +191,10 @@ def test_the_version_says_what_it_was_made_from(
     job: dict[str, Any], client: MlflowClient, tmp_path: Path
 ) -> None:
     run = client.get_run(job["run_id"])
-    digests = [run.data.params[f"corpus.{use}.digest"] for use in ("train", "validation")]
+    digests = [run.data.params[f"corpus.{use}.digest"] for use in ("train", "test", "validation")]
     found = trace("models:/small@champion")
     data = [(each.context, each.digest, each.rows) for each in found.provenance.data]
-    assert data == [("train", digests[0], 600), ("validation", digests[1], 40)]
+    assert data == list(zip(("train", "test", "validation"), digests, (600, 30, 40), strict=True))
     tokenizer = client.download_artifacts(job["run_id"], "tokenizer.json", str(tmp_path))
     assert found.provenance.tokenizer == sha256(Path(tokenizer).read_bytes()).hexdigest()
     assert found.run is not None
@@ -198,8 +207,10 @@ def test_the_version_has_its_model_card(job: dict[str, Any], client: MlflowClien
     version = client.get_model_version("small", "1")
     card = ModelCard.load(Path(fetch_model("models:/small/1"), "README.md"))
     bleu, chrf = card.data.eval_results or []
-    assert bleu.metric_value == job["metrics"]["valid/bleu"]
-    assert chrf.metric_value == job["metrics"]["valid/chrf"]
+    assert bleu.metric_value == job["metrics"]["test/bleu"]
+    assert chrf.metric_value == job["metrics"]["test/chrf"]
+    assert "30 pairs of the test set" in card.text
+    assert "Another set, the validation set, chose the weights" in card.text
     facts = [f"step {int(job['checkpoint'][-8:])} |", "| optimizer steps | 12 |", "600 | none |"]
     facts += [version.tags["heliograph.signatures"].split('"')[3].replace("|", "\\|")]
     for fact in facts:

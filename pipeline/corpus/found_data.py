@@ -47,8 +47,9 @@ class FoundData:
 
 
 def find_recipe_data(data: Data, storage: str) -> dict[str, FoundData]:
-    """All that a recipe trains on, in its order, and at last its validation data; by the recipe's
-    key: `data.train[2]` is the third corpus of a mixture. Without Ray, see `check_source`.
+    """All that a recipe trains on, in its order, then its validation data, and its test data if it
+    has any; by the recipe's key: `data.train[2]` is the third corpus of a mixture. Without Ray, see
+    `check_source`.
 
     Raises:
         RequestError: one of them cannot be read, under its key. What cannot be reached is let
@@ -62,6 +63,8 @@ def find_recipe_data(data: Data, storage: str) -> dict[str, FoundData]:
         for number, (location, own, _) in enumerate(data.ingredients)
     }
     asked["data.validation"] = (data.validation, data, data.validation_split)
+    if data.test is not None:
+        asked["data.test"] = (data.test, data, data.test_split)
     found = {}
     for key, (location, own, split) in asked.items():
         try:

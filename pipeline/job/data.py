@@ -50,9 +50,7 @@ def check_contents(
     """
     digests = {
         f"{key} {describe(data.location)}": corpus.digest
-        for (key, data), corpus in zip(
-            found.items(), [*prepared.texts.corpora, prepared.validation], strict=True
-        )
+        for (key, data), corpus in zip(found.items(), prepared.corpora, strict=True)
     }
     digests["tokenizer"] = Tokenizer.load(prepared.tokenizer).digest
     kept = _read(folder)

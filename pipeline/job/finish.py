@@ -86,7 +86,7 @@ def best_weights(plan: TrainingPlan, state: TrainingState) -> Best:
 
 
 def finish(
-    recipe: Recipe, plan: TrainingPlan, state: TrainingState, best: Best, validation: Corpus
+    recipe: Recipe, plan: TrainingPlan, state: TrainingState, best: Best, evaluation: Corpus
 ) -> dict[str, Any]:
     """Score the best weights as anyone will who loads them, and register what was scored.
 
@@ -104,7 +104,7 @@ def finish(
         measured = load_state(folder)
         for name in (MOMENTS, STATE, CHECKSUMS):
             (folder / name).unlink()  # the registered model is what it takes to translate
-        pairs = validation.head(None)
+        pairs = evaluation.head(None)
         digest = write_evaluation_set(folder, pairs)
         if (told := looks_tokenized([target for _, target in pairs])) is not None:
             _warn(plan, told)
@@ -128,7 +128,7 @@ def finish(
     assert measurement is not None, "the best weights were validated, or they were not the best"
     result = _result(recipe, plan, state, best, scores, version, measurement.loss)
     with for_people("the run's description", partial(_warn, plan)):
-        track.log_note(client, plan.run_id, _note(result, scores))
+        track.log_note(client, plan.run_id, _note(recipe, result, scores))
     with for_people("the list of events", say):  # what was warned of above
         deliver_events(client, plan.run_id, read_events(plan.events))
     return result
@@ -185,10 +185,11 @@ def _warn(plan: TrainingPlan, message: str) -> None:
         say(f"nor can that be kept as an event: {one_line(error)}")
 
 
-def _note(result: dict[str, Any], scores: Scores) -> str:
+def _note(recipe: Recipe, result: dict[str, Any], scores: Scores) -> str:
+    kept = "validation" if recipe.data.test is None else "test"
     uri = result["model"]["uri"]
     return (
-        f"**BLEU {scores.bleu:.2f}**, chrF {scores.chrf:.2f} on {scores.sentences} validation "
+        f"**BLEU {scores.bleu:.2f}**, chrF {scores.chrf:.2f} on {scores.sentences} {kept} "
         f"sentences, from step {result['checkpoint'][-8:].lstrip('0')} of {result['steps']}. "
         f"Registered as `{uri}`: try `heliograph translate {uri}`. Where the decoder looks while "
         "it translates is under Artifacts, attention; translations are in samples.json."
@@ -205,6 +206,7 @@ def _result(
     loss: float,
 ) -> dict[str, Any]:
     total, name = state.total, recipe.model_name
+    measured_on = "valid" if recipe.data.test is None else "test"
     return {
         "run_id": plan.run_id,
         "experiment": recipe.track.experiment,
@@ -212,8 +214,8 @@ def _result(
         "steps": state.step,
         "model": {"name": name, "version": version, "uri": f"models:/{name}/{version}"},
         "metrics": {
-            "valid/bleu": scores.bleu,
-            "valid/chrf": scores.chrf,
+            f"{measured_on}/bleu": scores.bleu,
+            f"{measured_on}/chrf": scores.chrf,
             "valid/loss": loss,
             "train/target_tokens_per_second": total.target_tokens / total.seconds,
             "train/padding": total.padding / total.positions,

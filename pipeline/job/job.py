@@ -88,7 +88,7 @@ def run_training_job(
         board = open_board()
         with _eventful(plan), NodeWatch(plan), ProgressLine(board):
             state = train(plan, placement, recipe.cluster, board)
-        result = _end(client, recipe, plan, state, prepared.validation, placement.use_gpu)
+        result = _end(client, recipe, plan, state, prepared.evaluation, placement.use_gpu)
     return _decided(client, recipe, result)
 
 
@@ -97,7 +97,7 @@ def _end(
     recipe: Recipe,
     plan: TrainingPlan,
     state: TrainingState,
-    validation: Corpus,
+    evaluation: Corpus,
     use_gpu: bool,
 ) -> dict[str, Any]:
     """Training is finished: score and register, and keep what it came to with the run."""
@@ -115,7 +115,7 @@ def _end(
     task = ray.remote(num_cpus=1, num_gpus=1 if use_gpu else 0)(finish)
 
     def finished() -> dict[str, Any]:
-        result: dict[str, Any] = ray.get(task.remote(recipe, plan, state, best, validation))
+        result: dict[str, Any] = ray.get(task.remote(recipe, plan, state, best, evaluation))
         return result
 
     result = patiently(finished, say, afterwards)
@@ -217,6 +217,8 @@ def _log_inputs(client: Client, run_id: str, recipe: Recipe, prepared: Prepared)
         context = "train" if len(corpora) == 1 else f"train.{number}"
         track.log_corpus(client, run_id, corpus, context)
     track.log_corpus(client, run_id, prepared.validation, "validation")
+    if prepared.test is not None:
+        track.log_corpus(client, run_id, prepared.test, "test")
 
 
 @contextmanager

@@ -114,6 +114,11 @@ class ModelCard:
             for name in METRICS
         }
 
+    @property
+    def _set(self) -> str:
+        """The context of what it was scored on."""
+        return "validation" if self.recipe.data.test is None else "test"
+
     def _score(self, metric: str) -> float:
         return self.scores.bleu if metric == "bleu" else self.scores.chrf
 
@@ -125,7 +130,7 @@ class ModelCard:
             for name, title in METRICS.items()
         ]  # fmt: skip
         return (
-            f"On the {len(self.pairs):,} pairs of the validation set, which are kept with the "
+            f"On the {len(self.pairs):,} pairs of the {self._set} set, which are kept with the "
             "model (evaluation.parquet). The interval is of 95 % confidence, from "
             "1,000 bootstrap resamples.\n\n"
             + table(["metric", "score", "95 % interval", "sacrebleu's signature"], rows)
@@ -169,8 +174,13 @@ class ModelCard:
         )
         limits.append(
             f"It was scored on sources of {min(lengths):,} to {max(lengths):,} characters, with "
-            "one reference each, and on nothing else. The same set chose the weights, so that the "
-            "scores are rather too high than too low."
+            "one reference each, and on nothing else. "
+            + (
+                "The same set chose the weights, so that the scores are rather too high than too "
+                "low."
+                if self._set == "validation"
+                else "Another set, the validation set, chose the weights."
+            )
         )
         return "\n".join(f"- {limit}" for limit in limits)
 
@@ -214,7 +224,7 @@ class ModelCard:
                 "results": [
                     {
                         "task": {"type": self._task()},
-                        "dataset": self._validation_set(),
+                        "dataset": self._evaluation_set(),
                         "metrics": results,
                     }
                 ],
@@ -227,10 +237,10 @@ class ModelCard:
         translates = languages is not None and languages[0] != languages[1]
         return "translation" if translates else "text2text-generation"
 
-    def _validation_set(self) -> dict[str, str]:
-        found = [each for each in self.provenance.data if each.context == "validation"]
+    def _evaluation_set(self) -> dict[str, str]:
+        found = [each for each in self.provenance.data if each.context == self._set]
         if not found:
-            return {"name": "validation", "type": "unknown"}
+            return {"name": self._set, "type": "unknown"}
         [data] = found
         location = one_line_of(data.location)
         known = {"split": data.split, "config": data.configuration, "revision": data.revision}

@@ -43,7 +43,7 @@ class DataSet:
     """A corpus that a run read.
 
     Attributes:
-        context: what for: `train`, of a mixture `train.0`, `train.1`, …, or `validation`.
+        context: what for: `train`, of a mixture `train.0`, `train.1`, …, `validation`, or `test`.
         digest: of the pairs that were used, in their order; `Corpus.digest`.
         location: as the recipe names it.
         revision: of a hub dataset, its commit.

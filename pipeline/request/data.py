@@ -54,11 +54,16 @@ class Data(Section):
     embedded:train, the corpus inside this package. A list of {location: …, weight: …} mixes
     several."""
     validation: Location
-    """Likewise. BLEU on it chooses the best checkpoint, and the gate compares models on it."""
+    """Likewise. BLEU on it chooses the best checkpoint."""
+    test: Location | None = None
+    """Likewise, and kept apart: the finished model is scored on it, and the gate compares models on
+    it. None: on `validation`, whose scores are rather too high, because they chose the model."""
     train_split: str = "train"
     """Which split of `train`, where that is a hub dataset or a folder."""
     validation_split: str = "validation"
     """Which split of `validation`, likewise."""
+    test_split: str = "test"
+    """Which split of `test`, likewise."""
     configuration: str | None = None
     """The hub dataset's configuration (its "subset"), where it has several."""
     revision: str | None = None

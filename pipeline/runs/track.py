@@ -142,7 +142,7 @@ def log_corpus(client: Client, run_id: str, corpus: Corpus, context: str) -> Non
     """Record which data it was: digest, counts, what was dropped and why.
 
     Args:
-        context: what the corpus is for, "train" or "validation".
+        context: what the corpus is for: train, of a mixture train.0, …, validation, or test.
     """
     counts: dict[str, object] = {"seen": corpus.seen, "rows": corpus.rows}
     counts |= {f"dropped.{reason}": count for reason, count in corpus.dropped.items()}

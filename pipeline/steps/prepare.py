@@ -25,6 +25,8 @@ class Prepared:
 
     texts: Mixture
     validation: Corpus
+    test: Corpus | None
+    """None: the recipe keeps none apart."""
     tokenizer: str
     """Path or URL of its tokenizer.json."""
     tokens: Mixture | None
@@ -33,11 +35,21 @@ class Prepared:
     """What the user should know before training: pairs that are left out, steps of another size."""
 
     @property
+    def corpora(self) -> list[Corpus]:
+        """Of each of the recipe's data sets, in the order of `find_recipe_data`."""
+        test = [] if self.test is None else [self.test]
+        return [*self.texts.corpora, self.validation, *test]
+
+    @property
+    def evaluation(self) -> Corpus:
+        """What the finished model is scored on."""
+        return self.test or self.validation
+
+    @property
     def folders(self) -> list[str]:
         """All that the job reads, on its storage."""
-        corpora = [*self.texts.corpora, *(self.tokens.corpora if self.tokens else ())]
-        used = [*(corpus.folder for corpus in corpora), self.validation.folder]
-        return [*used, self.tokenizer.rpartition("/")[0]]
+        used = [*self.corpora, *(self.tokens.corpora if self.tokens else ())]
+        return [*(corpus.folder for corpus in used), self.tokenizer.rpartition("/")[0]]
 
     @property
     def training(self) -> Mixture:
@@ -66,11 +78,16 @@ def prepare(recipe: Recipe, found: Mapping[str, FoundData], *, tokenize: bool) -
     enough = None
     if recipe.train.epochs is None and recipe.train.steps is not None:
         enough = recipe.train.steps * recipe.batches.tokens_per_step
-    *training, validating = found.values()
+    training = [each for key, each in found.items() if key.startswith("data.train")]
     told: list[str] = []
     corpora = [prepare_corpus(each, rows, storage, enough, told.append) for each in training]
     texts = Mixture(tuple(corpora), tuple(weight for *_, weight in recipe.data.ingredients))
-    validation = prepare_corpus(validating, rows, storage, tell=told.append)
+    validation, *others = (
+        prepare_corpus(found[key], rows, storage, tell=told.append)
+        for key in ("data.validation", "data.test")
+        if key in found
+    )
+    test = others[0] if others else None
     path = train_tokenizer(texts, recipe.tokenizer, storage, recipe.data.unicode)
     tokenizer = Tokenizer.load(path)
     ingredients = [
@@ -81,10 +98,10 @@ def prepare(recipe: Recipe, found: Mapping[str, FoundData], *, tokenize: bool) -
     told += check_budget(ingredients, tokenizer, recipe.batches)
     told = [*dict.fromkeys(told)]
     if sampled:
-        return Prepared(texts, validation, path, None, tuple(told))
+        return Prepared(texts, validation, test, path, None, tuple(told))
     tokens = _tokens(corpora, tokenizer, storage, tokenize)
     mixture = Mixture(tokens, texts.weights) if tokens else None
-    return Prepared(texts, validation, path, mixture, tuple(told))
+    return Prepared(texts, validation, test, path, mixture, tuple(told))
 
 
 def _tokens(

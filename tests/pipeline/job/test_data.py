@@ -47,7 +47,7 @@ def start(job: Recipe, tmp_path: Path) -> Start:
         texts = Mixture((train,), (1.0,))
         config = recipe.Tokenizer(vocabulary_size=300)
         tokenizer = train_tokenizer(texts, config, str(here), None)
-        check_contents(folder, found, Prepared(texts, validation, tokenizer, None), "job-1")
+        check_contents(folder, found, Prepared(texts, validation, None, tokenizer, None), "job-1")
         return untouched
 
     return start

@@ -28,7 +28,7 @@ def prepared(tmp_path: Path) -> Prepared:
     )
     texts = Mixture((train,), (1.0,))
     tokenizer = train_tokenizer(texts, recipe.Tokenizer(vocabulary_size=300), str(tmp_path), None)
-    return Prepared(texts, validation, tokenizer, None)
+    return Prepared(texts, validation, None, tokenizer, None)
 
 
 def test_the_gate_s_decision_is_kept_though_the_server_goes_away_after_it(

@@ -53,6 +53,26 @@ def prepare(recipe: Recipe, *, tokenize: bool) -> Prepared:
     return steps.prepare(recipe, found, tokenize=tokenize)
 
 
+def test_a_test_set_is_kept_apart(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe()
+    without = prepare(recipe, tokenize=False)
+    assert without.evaluation is without.validation
+    test = pairs("test")[:20]
+    lines = [json.dumps({"en": source, "de": target}) for source, target in test]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    recipe = make_recipe(data={"test": f"{tmp_path}/test.jsonl"})
+    prepared = prepare(recipe, tokenize=False)
+    assert prepared.evaluation.head(None) == test
+    assert prepared.validation == without.validation
+    assert prepared.texts == without.texts
+    assert prepared.tokenizer == without.tokenizer
+    assert len(prepared.corpora) == 3
+    assert prepared.evaluation.folder in prepared.folders
+    recipe = make_recipe(data={"test": f"{tmp_path}/tset.jsonl"})
+    with pytest.raises(RequestError, match=r"data\.test: .*tset\.jsonl"):
+        prepare(recipe, tokenize=False)
+
+
 def test_tokens_are_used_once_they_were_prepared(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe()
     before = prepare(recipe, tokenize=False)
