@@ -149,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    folder = Path(fetch_model(options.model))
+    folder = Path(fetch_model(options.model, options.export))
     check_export(folder, options.export)
     settings = Evaluate(beam=options.beam)
     pairs = read_evaluation_set(folder)[: options.sentences]

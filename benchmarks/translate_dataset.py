@@ -39,7 +39,7 @@ def main() -> None:
     protect_local_ray()
     from heliograph.pipeline.registry.registry import fetch_model
 
-    arguments.model = fetch_model(arguments.model)
+    arguments.model = fetch_model(arguments.model, arguments.engine)
     with tempfile.TemporaryDirectory() as folder:
         write_sentences(arguments, f"{folder}/sentences.parquet")
         command = [sys.executable, os.path.abspath(__file__), *sys.argv[1:], "--direct", folder]
@@ -92,7 +92,7 @@ def direct(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
     from heliograph.pipeline.translation.engines import open_engine
 
     torch.set_num_threads(os.cpu_count() or 1)
-    model = fetch_model(arguments.model)
+    model = fetch_model(arguments.model, arguments.engine)
     settings = parse_decoding(read_settings(model), arguments.settings)
     texts = pq.read_table(f"{folder}/sentences.parquet")["source"].to_pylist()
     engine = open_engine(model, arguments.engine)
