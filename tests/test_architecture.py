@@ -30,9 +30,9 @@ RAY_TRAIN = {
 }  # fmt: skip
 MLFLOW = {
     "tracking.server", "tracking.delivery", "tracking.node_monitor", "tracking.event_log",
-    "tracking.sync", "runs.track", "registry.versions", "registry.pyfunc", "registry.provenance",
-    "promotion.ledger", "promotion.settling", "promotion.webhooks", "registry.contender",
-    "models.lineage", "doctor.server",
+    "tracking.sync", "runs.track", "registry.versions", "registry.downloads", "registry.pyfunc",
+    "registry.provenance", "promotion.ledger", "promotion.settling", "promotion.webhooks",
+    "registry.contender", "models.lineage", "doctor.server",
 }  # fmt: skip
 DATASETS = {"sources.hub", "sources.shards"}
 

@@ -121,7 +121,7 @@ class Door:
         self.requests = 0
         self.lacks: str | None = None
         """Paths with this in them the server does not know, as one of an earlier release."""
-        self._next: tuple[int, Mode] | None = None
+        self._next: tuple[int, Mode, float | None] | None = None
         self._changed = threading.Condition()
         self._mode: Mode = "open"
         self._held = hold_port()
@@ -144,15 +144,24 @@ class Door:
         elif mode != "refuses" and self._http is None:
             self._http = _Http(self, self._port)
 
-    def change_after(self, requests: int, mode: Mode) -> None:
-        """Let so many through, and change the mode before the next."""
-        self._next = self.requests + requests + 1, mode
+    def change_after(self, requests: int, mode: Mode, seconds: float | None = None) -> None:
+        """Let so many through, and change the mode before the next; for so long, or for good."""
+        self._next = self.requests + requests + 1, mode, seconds
+
+    @property
+    def open_again(self) -> bool:
+        """After the change that was asked for."""
+        return self._next is None and self.mode == "open"
 
     def arrive(self) -> None:
         """A request is here."""
         self.requests += 1
-        if self._next is not None and self.requests == self._next[0]:
-            self.mode = self._next[1]
+        if self._next is None or self.requests != self._next[0]:
+            return
+        _, self.mode, seconds = self._next
+        if seconds is not None:
+            threading.Timer(seconds, lambda: setattr(self, "mode", "open")).start()
+        self._next = None
 
     def wait_while_hanging(self) -> None:
         with self._changed:

@@ -19,6 +19,7 @@ from heliograph.pipeline.tracking.server import open_client
 from tests.pipeline.pairs import PAIRS
 from tests.pipeline.small_corpus import write_corpus
 from tests.tracking_server import Door, MlflowServer, Mode
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -72,11 +73,9 @@ def test_a_server_that_goes_away_while_the_run_is_opened_is_waited_for(
     client = open_client(door.url)
     client.search_experiments()
     for after in range(0, 12, 3):
-        door.change_after(after, mode)
-        back = threading.Timer(1.5, lambda: setattr(door, "mode", "open"))
-        back.start()
+        door.change_after(after, mode, seconds=1.5)
         with _tracked(client, job.name, job, prepared, "job") as run_id:
-            back.join()
+            wait_until(lambda: door.open_again)
     assert "the tracking server does not answer; trying for" in capsys.readouterr().err
     found = MlflowClient(server.url)
     experiment = found.get_experiment_by_name(job.name)
