@@ -127,19 +127,20 @@ def test_a_changed_export_is_refused(store: Store, make_model: MakeModel) -> Non
     store.register(make_model(1))
     assert export_engine("models:/tiny/1", "ctranslate2", 0.3)["added"]
     assert not export_engine("models:/tiny/1", "ctranslate2", 0.3)["added"]
-    folder = Path(fetch_model("models:/tiny/1"))
+    folder = Path(fetch_model("models:/tiny/1", "ctranslate2"))
     assert open_engine(folder, "ctranslate2").translate(SOURCES[:1], Evaluate()) == [PAIRS[0][1]]
     for file in ("model.bin", "config.json", "shared_vocabulary.json", "export.json"):
         path = folder / "ctranslate2" / file
         whole = path.read_bytes()
         path.write_bytes(whole.replace(b"1", b"2", 1))
         with pytest.raises(RequestError, match=f"not what was registered: ctranslate2/{file} was"):
-            fetch_model("models:/tiny/1")
+            fetch_model("models:/tiny/1", "ctranslate2")
         path.write_bytes(whole)
-    fetch_model("models:/tiny/1")
+    fetch_model("models:/tiny/1", "ctranslate2")
     shutil.copytree(folder / "ctranslate2", folder / "ctranslate2-int8")
     with pytest.raises(RequestError, match="not what was registered: ctranslate2-int8/export"):
-        fetch_model("models:/tiny/1")
+        fetch_model("models:/tiny/1", "ctranslate2")
+    fetch_model("models:/tiny/1")  # for torch, which uses none
 
 
 EXPORT_AND_DIE = """
