@@ -78,7 +78,8 @@ class LocalRotation(Rotation):
     def _find(self) -> int:
         return self.alias
 
-    def _fetch(self, number: int) -> Path:
+    def _fetch(self, number: int | None, scratch: str) -> Path:  # noqa: ARG002
+        assert number is not None
         return self.folders[number]
 
     def _load(self, number: int | None, folder: Path) -> Version:
