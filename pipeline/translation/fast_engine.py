@@ -6,7 +6,8 @@ translates instead, from the weights beside the export:
 - CTranslate2 knows one maximum and minimum length for a batch, and cuts off at the maximum where
   our search makes a translation end. All that a search has finished is asked for: if a sentence's
   shortest and longest lie inside its own limits, no limit was met, and the result is that of our
-  search. Otherwise torch has that sentence.
+  search. Otherwise it is searched again by itself, up to its own limit; if what is wanted of it is
+  better than anything that was cut off there can become, that is the result. Else torch has it.
 - It may make <pad> or <s> part of a translation, ours never. Torch has those sentences, too.
 - It scales up what remains when it forbids the repetition of n-grams, leaves a forced prefix out of
   the score, and draws samples that depend on the rest of the batch. All these are torch's.
@@ -101,7 +102,7 @@ class FastTranslator(RunsModel):
         budget = min(settings.tokens_per_batch, TOKENS_PER_BATCH)
         waiting = [
             (batch, self._submit([ids[n] for n in batch], settings))
-            for batch in batches(wanted, ids, budget)
+            for batch in reversed([*batches(wanted, ids, budget)])  # so the last ones are short
         ]
         for batch, results in waiting:
             for number, result in zip(batch, results, strict=True):
@@ -109,24 +110,49 @@ class FastTranslator(RunsModel):
                 translations = self._read(result.result(), limits, settings)
                 if translations is not None:
                     found[number] = translations
+        for number in wanted:
+            if number not in found and (again := self._to_the_limit(ids[number], settings)):
+                found[number] = again
         left = [n for n, text in enumerate(sentences) if text.strip() and n not in found]
         if left:
             others = self._through_torch([sentences[n] for n in left], settings)
             found |= zip(left, others, strict=True)
         return [found.get(number, []) for number in range(len(sentences))]
 
+    def _to_the_limit(self, tokens: list[int], settings: Decoding) -> list[Translation] | None:
+        """The translations of a sentence whose search comes to its limit; None: they may be others.
+
+        What is cut off has lost no probability yet to what our search appends, its end. So it, and
+        whatever did not get among the best, comes at most to its score over one token more.
+        """
+        limits = _limits(len(tokens), settings)
+        if settings.length_offset or limits.least or limits.most >= POSITIONS:
+            return None
+        [searched] = self._submit([tokens], settings, limits.most)
+        result, end = searched.result(), self._names[END]
+        if not self._never.isdisjoint(chain.from_iterable(result.hypotheses)):
+            return None
+        ranked = _ranked(result, settings)
+        ended = [(score, names) for score, names in ranked if names[-1] == end]
+        most = next((score for score, names in ranked if names[-1] != end), ranked[-1][0])
+        most *= (limits.most / (limits.most + 1)) ** settings.length_penalty
+        if len(ended) < settings.n_best or ended[settings.n_best - 1][0] <= most:
+            return None
+        return self._translations(ended[: settings.n_best])
+
     def _submit(
-        self, batch: list[list[int]], settings: Decoding
+        self, batch: list[list[int]], settings: Decoding, most: int | None = None
     ) -> list[ctranslate2.AsyncTranslationResult]:
-        """Have a batch of token ids translated by the next thread that is free."""
-        longest = max(_limits(len(tokens), settings).most for tokens in batch)
+        """Have a batch of token ids translated by the next thread that is free; to at most so many
+        tokens, or so that none that is within its limit is cut off."""
+        longest = max(_limits(len(tokens), settings).most for tokens in batch) + 1
         results: list[ctranslate2.AsyncTranslationResult] = self._backend.translate_batch(
             [[self._names[token] for token in tokens] for tokens in batch],
             beam_size=settings.beam,
             num_hypotheses=settings.beam,
             # It knows no offset of the length; with one, `_ranked` has the penalty.
             length_penalty=0 if settings.length_offset else settings.length_penalty,
-            max_decoding_length=min(longest + 1, POSITIONS),
+            max_decoding_length=min(most or longest, POSITIONS),
             min_decoding_length=0,
             max_input_length=0,
             # So that it counts for the length penalty, as in our scores, and shows who has ended.
@@ -152,10 +178,13 @@ class FastTranslator(RunsModel):
             return None
         if not self._never.isdisjoint(chain.from_iterable(hypotheses)):
             return None
-        scores, best = zip(*_ranked(result, settings)[: settings.n_best], strict=True)
-        tokens = [[self._ids[name] for name in names[:-1]] for names in best]
+        return self._translations(_ranked(result, settings)[: settings.n_best])
+
+    def _translations(self, best: list[tuple[float, list[str]]]) -> list[Translation]:
+        """Of scores and tokens, end included."""
+        tokens = [[self._ids[name] for name in names[:-1]] for _, names in best]
         texts = self.tokenizer.decode_batch(tokens)
-        return [Translation(*pair) for pair in zip(texts, scores, strict=True)]
+        return [Translation(text, score) for text, (score, _) in zip(texts, best, strict=True)]
 
 
 def _ranked(

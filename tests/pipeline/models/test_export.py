@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from heliograph.pipeline.scoring.evaluate import write_evaluation_set
 from heliograph.pipeline.translation.conversion import convert
 from heliograph.pipeline.translation.engines import open_engine
 from heliograph.pipeline.translation.exports import PRECISIONS, Precision, find_exports
+from heliograph.pipeline.translation.fast_engine import FastTranslator
 from heliograph.pipeline.translation.translate import Translator
 from tests.pipeline.conftest import PAIRS, MakeModel
 from tests.pipeline.model_store import Store
@@ -71,6 +73,40 @@ def test_an_exported_model_ranks_and_scores_as_torch_does(folder: Path) -> None:
             assert [each.text for each in theirs] == [each.text for each in ours]
             scores = [each.score for each in ours]
             assert [each.score for each in theirs] == pytest.approx(scores, abs=1e-3)
+
+
+def test_a_search_that_comes_to_its_limit_ends_as_in_torch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CTranslate2 cuts off there. Where that cannot matter torch does not search again."""
+    export_engine(str(folder), "ctranslate2", 0.3)
+    torch_, fast = Translator.load(folder, "cpu"), open_engine(folder, "ctranslate2")
+    through_torch, to_the_limit = FastTranslator._through_torch, FastTranslator._to_the_limit
+    sentences = [*SOURCES, *OTHERS, *(source[:-9] for source in SOURCES)]
+    by_torch: list[str] = []
+    at_the_limit: list[list[int]] = []
+
+    def count_torch(self: FastTranslator, sentences: list[str], *more: Any) -> Any:
+        by_torch.extend(sentences)
+        return through_torch(self, sentences, *more)
+
+    def count_limits(self: FastTranslator, tokens: list[int], settings: Decoding) -> Any:
+        at_the_limit.append(tokens)
+        return to_the_limit(self, tokens, settings)
+
+    monkeypatch.setattr(FastTranslator, "_through_torch", count_torch)
+    monkeypatch.setattr(FastTranslator, "_to_the_limit", count_limits)
+    for extra in (2, 12, 20):
+        for beam, n_best, penalty in ((5, 1, 1.0), (5, 2, 1.0), (3, 1, 0.0), (8, 3, 0.6)):
+            limits = {"max_length_factor": 0.6, "max_length_extra": extra}
+            settings = Decoding(beam=beam, n_best=n_best, length_penalty=penalty, **limits)
+            expected = torch_.alternatives(sentences, settings)
+            found = fast.alternatives(sentences, settings)
+            for ours, theirs in zip(expected, found, strict=True):
+                assert [each.text for each in theirs] == [each.text for each in ours]
+                scores = [each.score for each in ours]
+                assert [each.score for each in theirs] == pytest.approx(scores, abs=1e-3)
+    assert 20 < len(by_torch) < len(at_the_limit) - 5, "some of them, not all"
 
 
 def test_an_export_that_loses_too_much_is_not_added(
