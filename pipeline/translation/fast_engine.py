@@ -45,6 +45,12 @@ TOKENS_PER_BATCH = 1024
 """Source tokens that one thread decodes together, padding included; more is slower on a CPU."""
 
 
+_NO_PENALTY = 1e-9
+"""No score of float32 is changed by it. With a penalty of 0 CTranslate2's search is another one: it
+goes on until the best living hypothesis ends, where ours, and its own otherwise, is over when
+`beam` have finished."""
+
+
 @dataclass(frozen=True)
 class _Limits:
     """Tokens of a sentence's translation, start and end not counted."""
@@ -151,7 +157,9 @@ class FastTranslator(RunsModel):
             beam_size=settings.beam,
             num_hypotheses=settings.beam,
             # It knows no offset of the length; with one, `_ranked` has the penalty.
-            length_penalty=0 if settings.length_offset else settings.length_penalty,
+            length_penalty=_NO_PENALTY
+            if settings.length_offset
+            else max(settings.length_penalty, _NO_PENALTY),
             max_decoding_length=min(most or longest, POSITIONS),
             min_decoding_length=0,
             max_input_length=0,
