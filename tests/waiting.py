@@ -3,7 +3,7 @@ here; only what never happens fails, and late."""
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 DEADLINE = 180.0
 """Seconds for anything that is waited for: a busy machine has all the time that it needs."""
@@ -32,3 +32,10 @@ def wait_until(
         assert time.monotonic() < deadline, said() or "it did not happen"
         time.sleep(pause)
     return found
+
+
+def abandon(log: Any) -> None:
+    """Close a log whose server is away as a process does that ends: no attempt of its is under way
+    afterwards, to be answered when the server is back."""
+    assert not log.close(timeout=0.2)
+    wait_until(lambda: not log._courier._thread.is_alive())

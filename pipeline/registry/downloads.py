@@ -22,7 +22,7 @@ def download(uri: str, names: Sequence[str] = (), into: str | None = None) -> Pa
     to be read; else a copy.
 
     Args:
-        names: of a folder's files, those that are needed. None: all of them.
+        names: of a folder's files, those that are needed. Empty: all of them.
         into: an empty folder for the copy. None: one that is removed when this process ends.
 
     Raises:

@@ -13,7 +13,7 @@ from heliograph.pipeline.tracking.server import patiently
 from heliograph.pipeline.tracking.sync import Delivered, deliver_job
 from tests.jobs.conftest import MINIMAL_RECIPE, Finished, run_command
 from tests.tracking_server import Door, MlflowServer
-from tests.waiting import DEADLINE, wait_until
+from tests.waiting import DEADLINE, abandon
 
 
 @pytest.fixture
@@ -39,8 +39,7 @@ def leave_metrics(door: Door, job: Path, run_id: str) -> None:
         log = MetricLog(door.url, run_id, str(job / "metrics" / name))
         for step in range(1, 51):
             log.log(step, {key: float(step) for key in keys})
-        assert not log.close(timeout=0.1)
-        wait_until(lambda: not log._courier._thread.is_alive())  # noqa: B023
+        abandon(log)
     log_event(str(job / "events"), run_id, "restart", 30, "a node was lost")
 
 

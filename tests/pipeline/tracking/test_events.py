@@ -10,7 +10,7 @@ from mlflow.tracking import MlflowClient
 from heliograph.pipeline.tracking.event_log import EventLog, deliver_events
 from heliograph.pipeline.tracking.events import log_event, read_events
 from tests.tracking_server import Door, MlflowServer
-from tests.waiting import DEADLINE, wait_until
+from tests.waiting import DEADLINE, abandon
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +45,7 @@ def test_every_event_is_in_the_run_once_though_steps_repeat_and_go_back(
     first = EventLog(door.url, run_id, folder)
     first.log("failure", 40, "worker 1 was killed")
     first.log("restart", 40, "on 2 workers")
-    assert not first.close(timeout=0.1)
-    wait_until(lambda: not first._courier._thread.is_alive())
+    abandon(first)
     door.mode = "open"
     second = EventLog(door.url, run_id, folder)
     second.log("restart", 40, "on 1 worker")

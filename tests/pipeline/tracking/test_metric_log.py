@@ -22,7 +22,7 @@ from heliograph.pipeline.tracking.server import open_client
 from heliograph.pipeline.tracking.spool import Measurement, Segment, Spool
 from tests import processes
 from tests.tracking_server import Door, MlflowServer, Mode
-from tests.waiting import DEADLINE, wait_until
+from tests.waiting import DEADLINE, abandon, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -48,12 +48,6 @@ def segments(spool: Path) -> list[Path]:
 
 def steps_arrived(door: Door) -> list[int]:
     return [step for key, step in door.arrived if key == "loss"]
-
-
-def abandon(log: MetricLog) -> None:
-    """As a process does that ends: no attempt of its is under way afterwards."""
-    assert not log.close(timeout=0.2)
-    wait_until(lambda: not log._courier._thread.is_alive())
 
 
 def without_repeats(steps: list[int]) -> list[int]:
