@@ -8,6 +8,7 @@ checkpoints that replace one another it may find none, though there always is on
 """
 
 import os
+import uuid
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, LocalFileSystem, PyFileSystem
 
@@ -62,7 +63,8 @@ def write_whole(files: FileSystem, path: str, content: bytes) -> None:
     """
     folder, _, name = path.rpartition("/")
     files.create_dir(folder, recursive=True)
-    temporary = f"{folder}/.writing-{name}"
+    # Of its own: another start may be writing the same file.
+    temporary = f"{folder}/.writing-{uuid.uuid4().hex}-{name}"
     with files.open_output_stream(temporary) as file:
         file.write(content)
     files.move(temporary, path)

@@ -1,8 +1,10 @@
 """A folder is listed, though others make and delete it at that very moment."""
 
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -15,7 +17,7 @@ from pyarrow.fs import LocalFileSystem as LocalFiles
 
 from heliograph.pipeline.checkpoints.checkpoint_store import CHECKSUMS, STATE, CheckpointStore
 from heliograph.pipeline.checkpoints.training_state import TrainingState
-from heliograph.pipeline.storage.listing import LOOKS, list_folder
+from heliograph.pipeline.storage.listing import LOOKS, list_folder, write_whole
 
 LISTINGS = 20_000
 
@@ -180,3 +182,12 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         list_folder(LocalFiles(), str(tmp_path / "file"))
+
+
+def test_many_may_write_the_same_file_at_once(tmp_path: Path) -> None:
+    """Two starts of a job remember the same source: one took the other's temporary file away."""
+    path, content = str(tmp_path / "folder" / "file.json"), b"the same"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: write_whole(LocalFiles(), path, content), range(2000)))
+    assert Path(path).read_bytes() == content
+    assert os.listdir(tmp_path / "folder") == ["file.json"]
