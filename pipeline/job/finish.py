@@ -186,11 +186,11 @@ def _warn(plan: TrainingPlan, message: str) -> None:
 
 
 def _note(recipe: Recipe, result: dict[str, Any], scores: Scores) -> str:
-    kept = "validation" if recipe.data.test is None else "test"
     uri = result["model"]["uri"]
     return (
-        f"**BLEU {scores.bleu:.2f}**, chrF {scores.chrf:.2f} on {scores.sentences} {kept} "
-        f"sentences, from step {result['checkpoint'][-8:].lstrip('0')} of {result['steps']}. "
+        f"**BLEU {scores.bleu:.2f}**, chrF {scores.chrf:.2f} on {scores.sentences} "
+        f"{recipe.data.scored_on} sentences, from step "
+        f"{result['checkpoint'][-8:].lstrip('0')} of {result['steps']}. "
         f"Registered as `{uri}`: try `heliograph translate {uri}`. Where the decoder looks while "
         "it translates is under Artifacts, attention; translations are in samples.json."
     )
@@ -206,7 +206,7 @@ def _result(
     loss: float,
 ) -> dict[str, Any]:
     total, name = state.total, recipe.model_name
-    measured_on = "valid" if recipe.data.test is None else "test"
+    scored_on = {"validation": "valid", "test": "test"}[recipe.data.scored_on]
     return {
         "run_id": plan.run_id,
         "experiment": recipe.track.experiment,
@@ -214,8 +214,8 @@ def _result(
         "steps": state.step,
         "model": {"name": name, "version": version, "uri": f"models:/{name}/{version}"},
         "metrics": {
-            f"{measured_on}/bleu": scores.bleu,
-            f"{measured_on}/chrf": scores.chrf,
+            f"{scored_on}/bleu": scores.bleu,
+            f"{scored_on}/chrf": scores.chrf,
             "valid/loss": loss,
             "train/target_tokens_per_second": total.target_tokens / total.seconds,
             "train/padding": total.padding / total.positions,

@@ -167,9 +167,9 @@ class _Promotion:
             )
         if number == here.opponent and self._force is None:
             raise RequestError(
-                f"version {here.champions[-1]} of {self._version.name!r} is champion no more, and "
-                f"version {number} was before it: `heliograph rollback {self._version.name} "
-                f"--version {number}` makes it champion again"
+                f"version {number} of {self._version.name!r} was the last champion that is left, "
+                f"and nobody is now: `heliograph rollback {self._version.name} --version {number}` "
+                "makes it champion again"
             )
         if EVALUATION_DIGEST not in self._version.tags:
             raise RequestError(

@@ -114,11 +114,6 @@ class ModelCard:
             for name in METRICS
         }
 
-    @property
-    def _set(self) -> str:
-        """The context of what it was scored on."""
-        return "validation" if self.recipe.data.test is None else "test"
-
     def _score(self, metric: str) -> float:
         return self.scores.bleu if metric == "bleu" else self.scores.chrf
 
@@ -130,8 +125,8 @@ class ModelCard:
             for name, title in METRICS.items()
         ]  # fmt: skip
         return (
-            f"On the {len(self.pairs):,} pairs of the {self._set} set, which are kept with the "
-            "model (evaluation.parquet). The interval is of 95 % confidence, from "
+            f"On the {len(self.pairs):,} pairs of the {self.recipe.data.scored_on} set, which are "
+            "kept with the model (evaluation.parquet). The interval is of 95 % confidence, from "
             "1,000 bootstrap resamples.\n\n"
             + table(["metric", "score", "95 % interval", "sacrebleu's signature"], rows)
             + f"\n\nDecoded with {plain(settings)}."
@@ -178,7 +173,7 @@ class ModelCard:
             + (
                 "The same set chose the weights, so that the scores are rather too high than too "
                 "low."
-                if self._set == "validation"
+                if self.recipe.data.scored_on == "validation"
                 else "Another set, the validation set, chose the weights."
             )
         )
@@ -238,9 +233,10 @@ class ModelCard:
         return "translation" if translates else "text2text-generation"
 
     def _evaluation_set(self) -> dict[str, str]:
-        found = [each for each in self.provenance.data if each.context == self._set]
+        name = self.recipe.data.scored_on
+        found = [each for each in self.provenance.data if each.context == name]
         if not found:
-            return {"name": self._set, "type": "unknown"}
+            return {"name": name, "type": "unknown"}
         [data] = found
         location = one_line_of(data.location)
         known = {"split": data.split, "config": data.configuration, "revision": data.revision}

@@ -114,6 +114,11 @@ class Data(Section):
         )
 
     @property
+    def scored_on(self) -> Literal["validation", "test"]:
+        """Which of them the finished model is scored on."""
+        return "validation" if self.test is None else "test"
+
+    @property
     def ingredients(self) -> list[tuple[Location, "Data", float]]:
         """What training mixes: each corpus' location, this section as it applies to it, and its
         weight."""

@@ -82,12 +82,10 @@ def prepare(recipe: Recipe, found: Mapping[str, FoundData], *, tokenize: bool) -
     told: list[str] = []
     corpora = [prepare_corpus(each, rows, storage, enough, told.append) for each in training]
     texts = Mixture(tuple(corpora), tuple(weight for *_, weight in recipe.data.ingredients))
-    validation, *others = (
-        prepare_corpus(found[key], rows, storage, tell=told.append)
-        for key in ("data.validation", "data.test")
-        if key in found
-    )
-    test = others[0] if others else None
+    validation = prepare_corpus(found["data.validation"], rows, storage, tell=told.append)
+    test = None
+    if "data.test" in found:
+        test = prepare_corpus(found["data.test"], rows, storage, tell=told.append)
     path = train_tokenizer(texts, recipe.tokenizer, storage, recipe.data.unicode)
     tokenizer = Tokenizer.load(path)
     ingredients = [

@@ -110,41 +110,48 @@ class FastTranslator(RunsModel):
             (batch, self._submit([ids[n] for n in batch], settings))
             for batch in reversed([*batches(wanted, ids, budget)])  # so the last ones are short
         ]
+        limited: list[int] = []
         for batch, results in waiting:
             for number, result in zip(batch, results, strict=True):
-                limits = _limits(len(ids[number]), settings)
-                translations = self._read(result.result(), limits, settings)
-                if translations is not None:
-                    found[number] = translations
-        for number in wanted:
-            if number not in found and (again := self._to_the_limit(ids[number], settings)):
-                found[number] = again
+                whole, limits = result.result(), _limits(len(ids[number]), settings)
+                if self._could_be_ours(whole):
+                    if self._ended_inside(whole, limits):
+                        found[number] = self._translations(_ranked(whole, settings), settings)
+                    elif limits.least == 0 < limits.most < POSITIONS:
+                        limited.append(number)
+        if not settings.length_offset:
+            found |= self._to_their_limits({n: ids[n] for n in limited}, settings)
         left = [n for n, text in enumerate(sentences) if text.strip() and n not in found]
         if left:
             others = self._through_torch([sentences[n] for n in left], settings)
             found |= zip(left, others, strict=True)
         return [found.get(number, []) for number in range(len(sentences))]
 
-    def _to_the_limit(self, tokens: list[int], settings: Decoding) -> list[Translation] | None:
-        """The translations of a sentence whose search comes to its limit; None: they may be others.
+    def _to_their_limits(
+        self, sentences: dict[int, list[int]], settings: Decoding
+    ) -> dict[int, list[Translation]]:
+        """The translations of sentences whose search comes to the limit of length, each searched by
+        itself up to its own; without those that may have others.
 
-        What is cut off has lost no probability yet to what our search appends, its end. So it, and
-        whatever did not get among the best, comes at most to its score over one token more.
+        What is cut off there has lost no probability yet to what our search appends, its end. So
+        it, and whatever did not get among the best, comes at most to its score over one token more.
         """
-        limits = _limits(len(tokens), settings)
-        if settings.length_offset or limits.least or limits.most >= POSITIONS:
-            return None
-        [searched] = self._submit([tokens], settings, limits.most)
-        result, end = searched.result(), self._names[END]
-        if not self._never.isdisjoint(chain.from_iterable(result.hypotheses)):
-            return None
-        ranked = _ranked(result, settings)
-        ended = [(score, names) for score, names in ranked if names[-1] == end]
-        most = next((score for score, names in ranked if names[-1] != end), ranked[-1][0])
-        most *= (limits.most / (limits.most + 1)) ** settings.length_penalty
-        if len(ended) < settings.n_best or ended[settings.n_best - 1][0] <= most:
-            return None
-        return self._translations(ended[: settings.n_best])
+        most = {n: _limits(len(tokens), settings).most for n, tokens in sentences.items()}
+        waiting = [(n, self._submit([ids], settings, most[n])) for n, ids in sentences.items()]
+        found: dict[int, list[Translation]] = {}
+        for number, (result,) in waiting:
+            ranked = _ranked(result.result(), settings)
+            ended = [pair for pair in ranked if pair[1][-1] == self._names[END]]
+            cut = [score for score, names in ranked if names[-1] != self._names[END]]
+            bound = max(cut, default=ranked[-1][0])
+            bound *= (most[number] / (most[number] + 1)) ** settings.length_penalty
+            if (
+                self._could_be_ours(result.result())
+                and len(ended) >= settings.n_best
+                and ended[settings.n_best - 1][0] > bound
+            ):
+                found[number] = self._translations(ended, settings)
+        return found
 
     def _submit(
         self, batch: list[list[int]], settings: Decoding, most: int | None = None
@@ -170,26 +177,26 @@ class FastTranslator(RunsModel):
         )
         return results
 
-    def _read(
-        self, result: ctranslate2.TranslationResult, limits: _Limits, settings: Decoding
-    ) -> list[Translation] | None:
-        """The `n_best` best translations; None: the search came to a limit, or to what ours never
-        makes.
+    def _could_be_ours(self, result: ctranslate2.TranslationResult) -> bool:
+        """Whether there is nothing in it that our search never makes."""
+        return self._never.isdisjoint(chain.from_iterable(result.hypotheses))
 
-        What finished in the search's last step is among the hypotheses, so that longer than all of
-        them none ever was.
+    def _ended_inside(self, result: ctranslate2.TranslationResult, limits: _Limits) -> bool:
+        """Whether the search never came to a limit.
+
+        What finished in its last step is among the hypotheses, so that longer than all of them none
+        ever was.
         """
         hypotheses = result.hypotheses
         if any(names[-1] != self._names[END] for names in hypotheses):
-            return None
-        if not limits.are_kept_inside([len(names) - 1 for names in hypotheses]):
-            return None
-        if not self._never.isdisjoint(chain.from_iterable(hypotheses)):
-            return None
-        return self._translations(_ranked(result, settings)[: settings.n_best])
+            return False
+        return limits.are_kept_inside([len(names) - 1 for names in hypotheses])
 
-    def _translations(self, best: list[tuple[float, list[str]]]) -> list[Translation]:
-        """Of scores and tokens, end included."""
+    def _translations(
+        self, ranked: list[tuple[float, list[str]]], settings: Decoding
+    ) -> list[Translation]:
+        """The `n_best` best, of scores and tokens, end included."""
+        best = ranked[: settings.n_best]
         tokens = [[self._ids[name] for name in names[:-1]] for _, names in best]
         texts = self.tokenizer.decode_batch(tokens)
         return [Translation(text, score) for text, (score, _) in zip(texts, best, strict=True)]

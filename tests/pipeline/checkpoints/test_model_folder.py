@@ -5,7 +5,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from heliograph.pipeline.checkpoints.model_folder import load_model, read_settings, save_model
+from heliograph.pipeline.checkpoints.model_folder import (
+    load_model,
+    read_max_characters,
+    read_settings,
+    save_model,
+)
 from heliograph.pipeline.request.decoding import Evaluate
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.steps.tokenizer import Tokenizer
@@ -70,3 +75,9 @@ def test_settings_are_the_recipe_s(tmp_path: Path) -> None:
         "{name: x, data: {train: a, validation: b}, train: {steps: 1}, evaluate: {beam: 3}}"
     )
     assert read_settings(tmp_path) == Evaluate(beam=3)
+    # Of another release's recipe only what decoding needs is read (issue 17, 6).
+    (tmp_path / "recipe.yaml").write_text(
+        "gone: {one: 1}\ndata: {max_characters: 70, other: x}\ntrain: 7\nevaluate: {beam: 2}\n"
+    )
+    assert read_settings(tmp_path) == Evaluate(beam=2)
+    assert read_max_characters(tmp_path) == 70

@@ -91,21 +91,21 @@ def test_a_search_that_comes_to_its_limit_ends_as_in_torch(
     """CTranslate2 cuts off there. Where that cannot matter torch does not search again."""
     export_engine(str(folder), "ctranslate2", 0.3)
     torch_, fast = Translator.load(folder, "cpu"), open_engine(folder, "ctranslate2")
-    through_torch, to_the_limit = FastTranslator._through_torch, FastTranslator._to_the_limit
+    through_torch, to_their_limits = FastTranslator._through_torch, FastTranslator._to_their_limits
     sentences = [*SOURCES, *OTHERS, *(source[:-9] for source in SOURCES)]
     by_torch: list[str] = []
-    at_the_limit: list[list[int]] = []
+    at_the_limit: list[int] = []
 
     def count_torch(self: FastTranslator, sentences: list[str], *more: Any) -> Any:
         by_torch.extend(sentences)
         return through_torch(self, sentences, *more)
 
-    def count_limits(self: FastTranslator, tokens: list[int], settings: Decoding) -> Any:
-        at_the_limit.append(tokens)
-        return to_the_limit(self, tokens, settings)
+    def count_limits(self: FastTranslator, some: dict[int, list[int]], settings: Decoding) -> Any:
+        at_the_limit.extend(some)
+        return to_their_limits(self, some, settings)
 
     monkeypatch.setattr(FastTranslator, "_through_torch", count_torch)
-    monkeypatch.setattr(FastTranslator, "_to_the_limit", count_limits)
+    monkeypatch.setattr(FastTranslator, "_to_their_limits", count_limits)
     for extra in (2, 12, 20):
         for beam, n_best, penalty in ((5, 1, 1.0), (5, 2, 1.0), (3, 1, 0.0), (8, 3, 0.6)):
             limits = {"max_length_factor": 0.6, "max_length_extra": extra}

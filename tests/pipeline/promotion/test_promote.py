@@ -224,7 +224,7 @@ def test_after_a_deleted_champion_nobody_is_the_first(store: Store, make_model: 
         store.register(make_model(1, known))
         promote("tiny", rules=ANY_GAIN)
     store.client.delete_model_version("tiny", "2")
-    with pytest.raises(RequestError, match=r"champion no more, and version 1 was before.*rollback"):
+    with pytest.raises(RequestError, match=r"version 1 .*nobody is now: `heliograph rollback"):
         promote("tiny", version=1)
     store.register(make_model(3, known=2))
     weaker = promote("tiny")
