@@ -191,6 +191,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         lines = Path(known.sentences).read_text(encoding="utf-8").splitlines()
         bodies = [json.dumps({"text": line}).encode() for line in lines if line.strip()]
+        if not bodies:
+            raise SystemExit(f"{known.sentences} holds no sentence")
         sentences = Path(temporary) / "bodies"
         sentences.write_bytes(b"\n".join(bodies))
         server = Server(known.model, options, Path(temporary))
