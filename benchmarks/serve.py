@@ -95,7 +95,7 @@ class Server:
 
 
 def closed_loop(port: int, sentences: Path, connections: int, seconds: int) -> float:
-    """wrk as fast as it goes; answers a second."""
+    """wrk as fast as it goes; translations a second."""
     script = sentences.with_name("load.lua")
     script.write_text(SCRIPT, encoding="utf-8")
     done = subprocess.run(
@@ -112,7 +112,7 @@ def closed_loop(port: int, sentences: Path, connections: int, seconds: int) -> f
     found = re.search(r"RESULT (.*)", done.stdout)
     assert found, done.stdout + done.stderr
     requests, wrong, broken, microseconds, p50, p99 = map(float, found[1].split())
-    rate = requests / (microseconds / 1e6)
+    rate = (requests - wrong) / (microseconds / 1e6)
     print(
         f"wrk, {connections} connections, {seconds} s: {rate:.1f} sentences/s, p50 {p50:.0f} ms, "
         f"p99 {p99:.0f} ms, {wrong:.0f} other than 200, {broken:.0f} broken",

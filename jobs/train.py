@@ -37,9 +37,9 @@ def describe_result(result: dict[str, Any]) -> str:
     short, kept = ("test", "test") if "test/bleu" in metrics else ("valid", "validation")
     return "\n".join(
         [
-            f"after {result['steps']} steps: BLEU {metrics[f'{short}/bleu']:.2f}, "
+            f"trained for {result['steps']} steps",
+            f"registered as {model['uri']}: BLEU {metrics[f'{short}/bleu']:.2f}, "
             f"chrF {metrics[f'{short}/chrf']:.2f} on the {kept} set",
-            f"registered as {model['uri']}",
             f"look at the run: {ui_command(result)}",
         ]
     )
