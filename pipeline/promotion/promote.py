@@ -100,6 +100,8 @@ def rollback(name: str, version: int | None = None, why: str | None = None) -> D
         find_version(client, RegisteredModel(name, version=version))
 
     def draft(here: Standing, _: Ledger | None) -> Draft | Decision:
+        if version is not None and version == here.champion:
+            here = here.as_decided()
         present, target = here.champion, version
         if target is None:
             before = [n for n in here.champions if n in existing and n != present]
@@ -156,6 +158,8 @@ class _Promotion:
 
     def draft(self, here: Standing, ledger: Ledger | None) -> Draft | Decision:
         number = int(self._version.version)
+        if number == here.champion:
+            here = here.as_decided()
         if number == here.champion:
             reason = f"version {number} is the champion already"
             return Decision(False, reason, number, number)

@@ -7,7 +7,7 @@ tells the next command that nobody moved the alias by hand.
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -49,6 +49,12 @@ class Standing:
     champions: list[int] = field(default_factory=list)
     rolled_back: set[int] = field(default_factory=set)
     pinned: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def as_decided(self) -> "Standing":
+        """Without regard to an alias that was moved by hand: what is there to be confirmed is held
+        against the last decision, not against itself."""
+        champion = self.champions[-1] if self.champions else None
+        return replace(self, champion=champion, opponent=champion)
 
 
 def settle(

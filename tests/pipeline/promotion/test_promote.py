@@ -251,27 +251,6 @@ def test_a_champion_from_before_the_ledger_is_kept(store: Store, make_model: Mak
     assert rollback("tiny").champion == 1
 
 
-def test_an_alias_that_was_moved_by_hand(store: Store, make_model: MakeModel) -> None:
-    for known in (2, 4, 6):
-        store.register(make_model(1, known), MANY)
-    promote("tiny", version=1)
-    store.client.set_registered_model_alias("tiny", "champion", "2")
-    with pytest.raises(RequestError, match=r"moved to version 2 by hand.*--version 1`.*--force"):
-        promote("tiny", version=3)
-    assert len(history("tiny")) == 1
-    assert rollback("tiny", version=1).previous == 2
-    assert store.alias("champion") == 1
-    store.client.set_registered_model_alias("tiny", "champion", "2")
-    with pytest.raises(RequestError, match="by hand"):
-        rollback("tiny")
-    assert promote("tiny", version=3, force="as it is").previous == 2
-    store.client.delete_registered_model_alias("tiny", "champion")
-    with pytest.raises(RequestError, match="was removed by hand"):
-        promote("tiny", version=1)
-    assert rollback("tiny", version=3).champion == 3
-    assert store.alias("champion") == 3
-
-
 def test_the_gate_says_what_it_cannot_judge(store: Store, make_model: MakeModel) -> None:
     with pytest.raises(RequestError, match="'tiny' does not exist; there is none yet"):
         promote("tiny")
