@@ -1,14 +1,19 @@
 """cluster.yaml is what `ray up` accepts, and what Ray does not check of it holds, too."""
 
 import copy
+import inspect
+import json
 import re
 import shlex
 import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray.autoscaler._private.aws import config as aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import start
 
@@ -131,8 +136,9 @@ def test_ray_start_takes_these_options(written: dict[str, Any]) -> None:
 def test_what_is_to_be_changed_is_marked(written: dict[str, Any]) -> None:
     """A placeholder that `ray up` would take for a name, and what depends on the place."""
     text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
-    assert text.count("CHANGE") - 1 == 3  # its head says what the mark means
-    assert set(re.findall(r"YOUR-[A-Z-]+", text)) == {"YOUR-REGISTRY", "YOUR-FILE-SYSTEM"}
+    assert text.count("CHANGE") - 1 == 4  # its head says what the mark means
+    placeholders = {"YOUR-REGISTRY", "YOUR-FILE-SYSTEM", "YOUR-IMAGE"}
+    assert set(re.findall(r"YOUR-[A-Z-]+", text)) == placeholders
 
 
 def test_the_provider_knows_its_settings(written: dict[str, Any]) -> None:
@@ -140,3 +146,74 @@ def test_the_provider_knows_its_settings(written: dict[str, Any]) -> None:
     known = {"type", "region", "availability_zone", "cache_stopped_nodes", "security_group"}
     assert written["provider"].keys() <= known
     assert written["provider"]["availability_zone"].startswith(written["provider"]["region"])
+
+
+def rights_beyond_rays_role(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Action and resource, of what the head does on AWS that the role which Ray makes may not: it
+    may all of EC2 and S3."""
+    for name, kind in config["available_node_types"].items():
+        node = kind["node_config"]
+        if name == config["head_node_type"]:
+            continue  # `ray up` starts it, with its user's rights
+        if parameter := node.get("ImageId", "").partition("resolve:ssm:")[2]:
+            yield (
+                "ssm:GetParameters",
+                f"arn:aws:ssm:{config['provider']['region']}::parameter{parameter}",
+            )
+        if profile := node.get("IamInstanceProfile"):
+            role = profile.get("Name") or profile["Arn"].rpartition("/")[2]
+            yield "iam:PassRole", f"arn:aws:iam::123456789012:role/{role}"
+
+
+def not_allowed(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """Of these what the policy that deploy/README.md adds does not allow either."""
+    policy = json.loads((ROOT / "deploy/aws/head-policy.json").read_text(encoding="utf-8"))
+    return [
+        (action, resource)
+        for action, resource in rights_beyond_rays_role(config)
+        if not any(
+            action == allowed["Action"] and fnmatchcase(resource, allowed["Resource"])
+            for allowed in policy["Statement"]
+        )
+    ]
+
+
+def test_the_head_may_start_the_workers(written: dict[str, Any]) -> None:
+    """All that cluster.yaml names, and the profile for workers that its comment does."""
+    assert list(rights_beyond_rays_role(written)) == []
+    text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+    [profile] = re.findall(r"`IamInstanceProfile: (\{.*\})`", text)
+    assert not_allowed(with_worker(written, IamInstanceProfile=yaml.safe_load(profile))) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "action"),
+    [
+        ({"ImageId": "resolve:ssm:/aws/service/image"}, "ssm:GetParameters"),
+        ({"IamInstanceProfile": {"Name": "ray-autoscaler-v1"}}, "iam:PassRole"),
+        ({"IamInstanceProfile": {"Arn": "arn:aws:iam::1:instance-profile/mine"}}, "iam:PassRole"),
+    ],
+)
+def test_a_right_that_nothing_gives_is_seen(
+    written: dict[str, Any], setting: dict[str, Any], action: str
+) -> None:
+    assert [needed for needed, _ in not_allowed(with_worker(written, **setting))] == [action]
+
+
+def with_worker(config: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """A copy, in which one kind of workers has other settings."""
+    changed = copy.deepcopy(config)
+    changed["available_node_types"]["gpu_spot"]["node_config"] |= settings
+    return changed
+
+
+def test_ray_makes_the_head_s_role_as_it_is_described(written: dict[str, Any]) -> None:
+    """If it came with other rights, or by another name, the commands would be others."""
+    assert "IamInstanceProfile" not in written["available_node_types"]["head"]["node_config"]
+    attached = re.findall(
+        r"arn:aws:iam::aws:policy/(\w+)", inspect.getsource(aws._configure_iam_role)
+    )
+    assert attached == ["AmazonEC2FullAccess", "AmazonS3FullAccess"]
+    said = (ROOT / "deploy/README.md").read_text(encoding="utf-8")
+    assert f"put-role-policy --role-name {aws.DEFAULT_RAY_IAM_ROLE} " in said
+    assert "--policy-document file://deploy/aws/head-policy.json" in said
