@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from heliograph.jobs.command import Answer, AsJson, command, run_alone
-from heliograph.jobs.submit import Address, follow, use_ray_token
+from heliograph.jobs.submit import Address, follow, note, use_ray_token
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="As `heliograph status` lists it.")]
 Follow = Annotated[
@@ -22,7 +22,7 @@ def logs(
     use_ray_token()
     from heliograph.pipeline.cluster import job_server
 
-    server = job_server.connect(address)
+    server = job_server.connect(address, note)
     details = job_server.details_of(server, job)
     log = job_server.Log(sys.stderr if as_json else sys.stdout)
     if follow_it:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from heliograph.jobs.command import Answer, command, run_alone
-from heliograph.jobs.submit import Address, exit_code, use_ray_token
+from heliograph.jobs.submit import Address, exit_code, note, use_ray_token
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -22,7 +22,7 @@ def status(job: OneJob = None, address: Address = None) -> Answer:
     use_ray_token()
     from heliograph.pipeline.cluster import job_server
 
-    server = job_server.connect(address)
+    server = job_server.connect(address, note)
     if job is not None:
         described = describe(job_server.details_of(server, job))
         return Answer("\n".join(f"{key}: {described[key]}" for key in described), described)

@@ -79,15 +79,14 @@ def submit(
     use_ray_token()
     from heliograph.pipeline.cluster import job_server, parcel, sealed
 
-    server = job_server.connect(address)
+    server = job_server.connect(address, note)
     token = "" if server.takes_jobs_from_anyone() else sealed.ray_token()
     sent = parcel.pack(Path.cwd(), verb, env, os.environ, token)
     entrypoint = shlex.join(["python", "-m", f"heliograph.jobs.{verb}", *flags, *words])
     job, new = job_server.submit(server, stem, entrypoint, sent, alone=verb == "train")
-    _note(f"job {job}: {verb} {shlex.join(words)}" if new else f"job {job} runs already")
+    note(f"job {job}: {verb} {shlex.join(words)}" if new else f"job {job} runs already")
     if detach:
-        text = f"`heliograph logs {job} --follow` follows it, `heliograph stop {job}` ends it"
-        return Answer(text, {"job": job, "new": new})
+        return Answer(server.ways_on(job), {"job": job, "new": new})
     # With --json our standard output is for the result; the log, which has it last, goes beside it.
     log = job_server.Log(sys.stderr if as_json else sys.stdout)
     return follow(server, job, log, may_stop=new)
@@ -102,20 +101,28 @@ def follow(server: "JobServer", job: str, log: "Log", *, may_stop: bool) -> Answ
     from heliograph.pipeline.cluster import job_server
 
     try:
-        details = job_server.follow(server, job, log, _note)
+        details = job_server.follow(server, job, log)
     except KeyboardInterrupt:
         if not (may_stop and _wants_to_stop(job)):
-            _note(f"job {job} runs on; `heliograph logs {job} --follow` follows it")
-            result: dict[str, Any] = {"job": job, "status": "RUNNING", "exit_code": None}
-            return Answer("", result | {"result": None}, exit_code=INTERRUPTED)
-        _note(f"job {job} is asked to stop; it takes a checkpoint first")
-        server.stop_job(job)
-        details = job_server.follow(server, job, log, _note)
+            return leave(server, job, f"job {job} runs on")
+        try:
+            note(f"job {job} is asked to stop; it takes a checkpoint first")
+            server.stop_job(job)
+            details = job_server.follow(server, job, log)
+        except KeyboardInterrupt:
+            return leave(server, job, f"job {job} was being stopped, and may run on")
     code = exit_code(details)
     if details.driver_exit_code is None:
-        _note(f"job {job}: {details.status.value}: {details.message}")
+        note(f"job {job}: {details.status.value}: {details.message}")
     result = {"job": job, "status": details.status.value, "exit_code": code}
     return Answer("", result | {"result": log.result()}, exit_code=code)
+
+
+def leave(server: "JobServer", job: str, why: str) -> Answer:
+    """The answer to an interrupt: what becomes of the job, and how to go on."""
+    note(f"{why}; {server.ways_on(job)}")
+    result: dict[str, Any] = {"job": job, "status": "RUNNING", "exit_code": None}
+    return Answer("", result | {"result": None}, exit_code=INTERRUPTED)
 
 
 def exit_code(details: "JobDetails") -> int:
@@ -160,12 +167,12 @@ def check_request(verb: str, words: Sequence[str]) -> str:
             recipe = load_recipe(context.params["recipe"], context.params["overrides"])
             stem = recipe.job_id if verb == "train" else f"{recipe.job_id}-{verb}"
             if "://" not in recipe.storage and not os.path.isabs(recipe.storage):
-                _note(f"storage {recipe.storage!r} is relative: it goes with the job's folder")
+                note(f"storage {recipe.storage!r} is relative: it goes with the job's folder")
     server = os.environ.get("MLFLOW_TRACKING_URI")
     if server is None:
-        _note("MLFLOW_TRACKING_URI is not set here: if the cluster has none, the run is not kept")
+        note("MLFLOW_TRACKING_URI is not set here: if the cluster has none, the run is not kept")
     elif urlsplit(server).hostname in ("localhost", "127.0.0.1", "::1"):
-        _note(f"MLFLOW_TRACKING_URI {server}: there, that is each node itself")
+        note(f"MLFLOW_TRACKING_URI {server}: there, that is each node itself")
     return stem
 
 
@@ -179,7 +186,8 @@ def use_ray_token() -> None:
         os.environ["RAY_AUTH_MODE"] = "token"
 
 
-def _note(text: str) -> None:
+def note(text: str) -> None:
+    """Say something beside the answer."""
     print(f"heliograph: {text}", file=sys.stderr, flush=True)
 
 

@@ -4,13 +4,15 @@ import asyncio
 import json
 import os
 import re
+import secrets
+import shlex
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TextIO
 
 import aiohttp
 import requests
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RpcError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from heliograph.pipeline.cluster.parcel import Parcel
@@ -21,14 +23,65 @@ SECONDS_TO_ANSWER = 20.0
 SECONDS_TO_START = 60.0
 """For a cluster that answers already, but does not take jobs yet."""
 SECONDS_AWAY = 600.0
-"""For which a job is followed although its server does not answer."""
+"""For which a server that does not answer is asked again."""
+PAUSE = 1.0
+"""Seconds until it is asked again."""
+GATEWAY_ERRORS = (502, 503, 504)
+"""What a proxy answers when nobody is behind it."""
+LOST = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
 class JobServer(JobSubmissionClient):  # type: ignore[misc]  # ray has no types here
-    """Ray's client, but for connections that died unnoticed: those are given up."""
+    """Ray's client, but for connections that break off or died unnoticed: it asks again.
+
+    Anything may be asked twice: a package is named by its content, and a job has a name, under
+    which there is no second one.
+
+    Args:
+        address: as a user gave it.
+        say: told, once each time, that the server does not answer.
+
+    Raises:
+        ConnectionError: nobody answers at the address; only later is waited.
+    """
+
+    def __init__(self, address: str | None, say: Callable[[str], None]) -> None:
+        self.say, self._given, self._connected = say, address, False
+        super().__init__(address)
+        self._connected = True
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-        return super()._do_request(method, endpoint, timeout=SECONDS_TO_ANSWER, **options)
+        def ask() -> Any:
+            return ask_once(method, endpoint, timeout=SECONDS_TO_ANSWER, **options)
+
+        ask_once = super()._do_request
+        return self._until_answered(ask, method, endpoint, options.get("json_data"))
+
+    def _until_answered(
+        self, ask: Callable[[], Any], method: str, endpoint: str, sent: Any = None
+    ) -> Any:
+        job = _job_of(endpoint, sent)
+        deadline, told = time.monotonic() + SECONDS_AWAY, False
+        while True:
+            try:
+                answer = ask()
+                if not _is_no_answer(method, endpoint, answer.status_code) or not self._connected:
+                    return answer
+                reason = f"status {answer.status_code}: {' '.join(answer.text.split())[:140]}"
+            except LOST as error:
+                if not self._connected:
+                    raise
+                reason = one_line(error)
+            if time.monotonic() > deadline:
+                raise ConnectionError(
+                    f"the job server has not answered for {SECONDS_AWAY / 60:.0f} minutes "
+                    f"({reason})" + (f"; job {job} may run: {self.ways_on(job)}" if job else "")
+                )
+            if not told:
+                about = f" about job {job}" if job else ""
+                self.say(f"the job server does not answer{about} ({reason}); trying again")
+            told = True
+            time.sleep(PAUSE)
 
     async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
         """The log from its beginning, piece by piece, until it or the connection ends."""
@@ -47,12 +100,45 @@ class JobServer(JobSubmissionClient):  # type: ignore[misc]  # ray has no types 
 
     def takes_jobs_from_anyone(self) -> bool:
         """Whether the cluster asks for no token."""
-        answer = requests.get(f"{self._address}/api/version", timeout=SECONDS_TO_ANSWER)
-        return answer.status_code == requests.codes.ok
+        where, endpoint = self._address, "/api/version"
+
+        def ask() -> Any:
+            return requests.get(f"{where}{endpoint}", timeout=SECONDS_TO_ANSWER)
+
+        answer = self._until_answered(ask, "GET", endpoint)
+        return bool(answer.status_code == requests.codes.ok)
+
+    def ways_on(self, job: str) -> str:
+        """How to follow a job and how to end it, as it can be typed here."""
+        follow, end = self.command("logs", job, "--follow"), self.command("stop", job)
+        return f"{follow} follows it, {end} ends it"
+
+    def command(self, verb: str, job: str, *options: str) -> str:
+        """A command about a job, with the address if one was given for this one, too."""
+        where = ["--address", self._given] if self._given else []
+        return f"`{shlex.join(['heliograph', verb, job, *options, *where])}`"
 
 
-def connect(address: str | None) -> JobServer:
+def _job_of(endpoint: str, sent: Any) -> str | None:
+    """The name of the job that a request is about."""
+    if named := re.match(r"/api/jobs/([^/]+)", endpoint):
+        return named[1]
+    return (sent or {}).get("submission_id")
+
+
+def _is_no_answer(method: str, endpoint: str, status: int) -> bool:
+    """A proxy's word that nobody is behind it; or Ray's that it cannot say what it always knows,
+    because its own store is away. A log it may have lost for good."""
+    if method == "GET" and endpoint.startswith("/api/jobs/") and not endpoint.endswith("/logs"):
+        return status >= 500
+    return status in GATEWAY_ERRORS
+
+
+def connect(address: str | None, say: Callable[[str], None]) -> JobServer:
     """The job server at the address, or at the one that the environment names.
+
+    Args:
+        say: told when the server does not answer later.
 
     Raises:
         RequestError: nothing answers there, or it wants another token.
@@ -62,8 +148,8 @@ def connect(address: str | None) -> JobServer:
         os.environ["RAY_API_SERVER_ADDRESS"] = address
     where = address or "RAY_API_SERVER_ADDRESS, RAY_ADDRESS or on this machine"
     try:
-        return JobServer(address)
-    except (ConnectionError, OSError) as error:
+        return JobServer(address, say)
+    except (OSError, RpcError) as error:  # the latter where a cluster was that is gone
         raise RequestError(
             f"no Ray job server answers at {where}; give --address http://HEAD:8265"
         ) from error
@@ -91,6 +177,7 @@ def submit(
         RequestError: another command, or other code, runs under this stem.
     """
     deadline = time.monotonic() + SECONDS_TO_START
+    ours = secrets.token_hex(8)
     while True:
         earlier = {
             int(found[1]): job
@@ -99,32 +186,48 @@ def submit(
         }
         running = [job for job in earlier.values() if not job.status.is_terminal()]
         if alone and running:
-            return _the_same(running[0], entrypoint, parcel), False
+            return _the_same(server, running[0], entrypoint, parcel), False
         name = f"{stem}-{max(earlier, default=0) + 1}"
         try:
-            server.submit_job(
-                submission_id=name,
-                entrypoint=entrypoint,
-                runtime_env=parcel.runtime_env,
-                metadata={"code": parcel.code},
-            )
-            return name, True
+            if _give(server, name, entrypoint, parcel, ours):
+                return name, True
         except RuntimeError as error:
-            if "already exists" in str(error):
-                continue  # someone was faster: look again
             if "try again later" not in str(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(1.0)  # the cluster itself has just been started
+            time.sleep(PAUSE)  # the cluster itself has just been started
+        except KeyboardInterrupt:
+            server.say(
+                f"job {name} was being sent and may have been taken: "
+                f"{server.command('status', name)} shows whether; {server.ways_on(name)}"
+            )
+            raise
 
 
-def _the_same(running: JobDetails, entrypoint: str, parcel: Parcel) -> str:
+def _give(server: JobServer, name: str, entrypoint: str, parcel: Parcel, ours: str) -> bool:
+    """Whether the server has this job of ours under the name now; or else someone was faster."""
+    try:
+        server.submit_job(
+            submission_id=name,
+            entrypoint=entrypoint,
+            runtime_env=parcel.runtime_env,
+            metadata={"code": parcel.code, "submission": ours},
+        )
+    except RuntimeError as error:
+        if "already exists" not in str(error):
+            raise
+        # It may be ours: where the first answer was lost it was asked for twice.
+        return (details_of(server, name).metadata or {}).get("submission") == ours
+    return True
+
+
+def _the_same(server: JobServer, running: JobDetails, entrypoint: str, parcel: Parcel) -> str:
     name = str(running.submission_id)
     if running.entrypoint == entrypoint and (running.metadata or {}).get("code") == parcel.code:
         return name
     differs = "code" if running.entrypoint == entrypoint else f"command ({running.entrypoint})"
     raise RequestError(
         f"job {name} runs already, by another {differs}, and two would spoil each other's work; "
-        f"`heliograph logs {name} --follow` follows it, `heliograph stop {name}` ends it"
+        f"{server.ways_on(name)}"
     )
 
 
@@ -135,7 +238,8 @@ def details_of(server: JobServer, job: str) -> JobDetails:
     except RuntimeError as error:
         if "status code 404" not in str(error):
             raise
-        known = [str(each.submission_id) for each in server.list_jobs() if each.submission_id]
+        jobs = sorted(server.list_jobs(), key=lambda each: -(each.start_time or 0))
+        known = [str(each.submission_id) for each in jobs if each.submission_id]
         there = ", ".join(known[:10]) or "none"
         raise RequestError(f"job {job!r} is not on this cluster; there: {there}") from error
 
@@ -165,9 +269,7 @@ class Log:
         return value if isinstance(value, dict) else None
 
 
-def follow(
-    server: JobServer, job: str, log: Log, say: Callable[[str], None], pause: float = 1.0
-) -> JobDetails:
+def follow(server: JobServer, job: str, log: Log, pause: float = PAUSE) -> JobDetails:
     """Show what is new of a job's log until the job has ended; returns what the job API says then.
 
     The stream of the log can break off while the job runs (ray#57002), and end before the last
@@ -177,26 +279,18 @@ def follow(
         JobStopped: the cluster does not know the job any more.
         ConnectionError: the server has not answered for ten minutes.
     """
-    answered, told = time.monotonic(), False
     while True:
         asyncio.run(_stream(server, job, log))
         try:
             details = details_of(server, job)
-            if details.status.is_terminal():
-                log.show(server.get_job_logs(job)[log.shown :])
-                return details
-            answered, told = time.monotonic(), False
         except RequestError as error:
             raise JobStopped(f"{error}: the cluster was started anew") from error
-        except (OSError, RuntimeError) as error:
-            if not told:
-                say(f"the job server does not answer ({one_line(error)}); trying again")
-            told = True
-            if time.monotonic() > answered + SECONDS_AWAY:
-                raise ConnectionError(
-                    f"the job server has not answered for {SECONDS_AWAY / 60:.0f} minutes, and job "
-                    f"{job} may run on; `heliograph logs {job} --follow` follows it"
-                ) from error
+        if details.status.is_terminal():
+            try:
+                log.show(server.get_job_logs(job)[log.shown :])
+            except RuntimeError as error:  # it went with its node; how the job ended is known
+                server.say(f"the rest of the log of job {job} is lost ({one_line(error)})")
+            return details
         time.sleep(pause)
 
 

@@ -2,25 +2,18 @@
 stays so."""
 
 import hashlib
-import json
 import os
-import pty
 import re
-import select
 import shlex
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import ray
 import requests
 from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
 from typer.testing import CliRunner
@@ -31,100 +24,39 @@ from heliograph.jobs.status import status
 from heliograph.jobs.stop import stop
 from heliograph.jobs.submit import check_request, exit_code, submit
 from heliograph.pipeline.cluster import parcel
-from heliograph.pipeline.cluster.job_server import JobServer, Log, connect, follow
+from heliograph.pipeline.cluster.job_server import JobServer, Log, follow
 from heliograph.pipeline.cluster.job_server import submit as submit_to
-from heliograph.pipeline.cluster.parcel import SETTINGS, Parcel, pack
+from heliograph.pipeline.cluster.parcel import Parcel, pack
 from heliograph.pipeline.cluster.sealed import ray_token
 from heliograph.pipeline.request.errors import RequestError
-from tests.jobs.conftest import ROOT
-from tests.waiting import DEADLINE, wait_until
+from tests.ray_jobs import (
+    Terminal,
+    job_server,
+    put_stand_in,
+    result_of,
+    run,
+    start_submit,
+    submit_from,
+)
+from tests.waiting import DEADLINE
 
 SECRET = "planted-3c1f9a"
-
-JOB = """\
-import hashlib, os, time
-import ray
-from heliograph.jobs.command import Answer, command, run_alone
-
-def digest():
-    return hashlib.sha256(os.environ.get("MLFLOW_TRACKING_PASSWORD", "").encode()).hexdigest()
-
-@command
-def evaluate(model: str) -> Answer:
-    print("ran", model, flush=True)
-    if model == "wait":
-        time.sleep(600)
-    if model == "secret":
-        os.environ["RAY_ADDRESS"] = "CLUSTER"
-        ray.init(log_to_driver=False)
-        print("driver", digest())
-        print("worker", ray.get(ray.remote(num_cpus=0)(digest).remote()))
-        return Answer("", {})
-    return Answer("", {"model": model}, exit_code=int(model))
-
-run_alone(evaluate)
-"""
-"""Stands in for a verb's module in the folder that is sent: that is the code that a job runs.
-
-It says which Ray is its own: the job server tells a driver of whichever it finds on its machine.
-"""
 
 
 @pytest.fixture(scope="module")
 def server(ray_cluster: None) -> Iterator[JobServer]:
-    """The job server of the tests' Ray, once it takes jobs: its agent starts after Ray."""
-    from ray._private.worker import get_dashboard_url
-
-    before = os.environ.get("RAY_API_SERVER_ADDRESS")
-    server = connect(f"http://{get_dashboard_url()}")
-
-    def takes_jobs() -> bool:
-        try:
-            server.submit_job(entrypoint="true")
-        except RuntimeError:
-            return False
-        return True
-
-    wait_until(takes_jobs)
-    yield server
-    os.environ.pop("RAY_API_SERVER_ADDRESS", None)
-    if before is not None:
-        os.environ["RAY_API_SERVER_ADDRESS"] = before
+    with job_server() as server:
+        yield server
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to submit from; its jobs find this Python and this source tree."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "recipe.yaml").write_text(
-        "name: tiny\ndata: {train: nowhere.parquet, validation: nowhere.parquet}\n"
-        "train: {steps: 2}\nstorage: /tmp\n"
-    )
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setattr(parcel, "SETTINGS", (*SETTINGS, "PATH", "PYTHONPATH"))
-    return tmp_path
+    return submit_from(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def stand_in(folder: Path, server: JobServer) -> Path:
-    """A folder whose `evaluate` ends with the exit code that it is given as its model."""
-    jobs = folder / "heliograph" / "jobs"
-    jobs.mkdir(parents=True)
-    address = ray.get_runtime_context().gcs_address
-    (jobs / "evaluate.py").write_text(JOB.replace("CLUSTER", address))
-    # All else is where it was.
-    for package, real in ((jobs.parent, "heliograph"), (jobs, "jobs")):
-        (package / "__init__.py").write_text(f"__path__.append({str(ROOT / real)!r})\n")
-    return folder
-
-
-def run(verb: Any, *words: str) -> Any:
-    return CliRunner().invoke(application(verb), [*words, "--json"])
-
-
-def result_of(done: Any) -> Any:
-    return json.loads(done.stdout.splitlines()[-1])
+    return put_stand_in(folder)
 
 
 def test_logs_and_exit_codes(server: JobServer, folder: Path) -> None:
@@ -139,8 +71,7 @@ def test_logs_and_exit_codes(server: JobServer, folder: Path) -> None:
     server.stop_job(jobs[3])
     shown = [StringIO() for _ in jobs]
     ends = [
-        follow(server, job, Log(stream), lambda _: None, pause=0.2)
-        for job, stream in zip(jobs, shown, strict=True)
+        follow(server, job, Log(stream), pause=0.2) for job, stream in zip(jobs, shown, strict=True)
     ]
     assert [exit_code(details) for details in ends] == [0, 3, 128 + 9, 130]
     lines = shown[0].getvalue().splitlines()
@@ -204,63 +135,23 @@ def test_while_a_job_runs_its_command_follows_it_and_others_are_refused(server: 
 
 @pytest.mark.faults
 def test_ctrl_c_leaves_the_job_running_or_stops_it(server: JobServer, stand_in: Path) -> None:
-    process, _ = start_submit(stand_in, subprocess.DEVNULL)
+    process, _ = start_submit(stand_in, None)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(DEADLINE) == 130
     said = (stand_in / "log").read_text()
     job = re.findall(r"job (evaluate-\d+) runs on; ", said)[0]
+    assert f"`heliograph logs {job} --follow` follows it, `heliograph stop {job}` ends it" in said
     assert server.get_job_info(job).status == "RUNNING"
     assert run(stop, job).exit_code == 0
     assert run(logs, job, "--follow").exit_code == 130
 
-    terminal, other = pty.openpty()
-    process, job = start_submit(stand_in, other)
+    terminal = Terminal()
+    process, job = start_submit(stand_in, terminal)
     os.killpg(process.pid, signal.SIGINT)
-    read_until(terminal, "Otherwise it runs on. [y/N]:")
-    os.write(terminal, b"y\n")
+    terminal.read_until("Otherwise it runs on. [y/N]:")
+    terminal.type("y\n")
     assert process.wait(DEADLINE) == 130
     assert server.get_job_info(job).status == "STOPPED"
-
-
-def start_submit(folder: Path, terminal: int) -> tuple[subprocess.Popen[bytes], str]:
-    """`heliograph submit` of a job that waits; returns it and the job's name once the job runs."""
-    log = folder / "log"
-    with log.open("wb") as file:
-        on_terminal = terminal != subprocess.DEVNULL
-        process = subprocess.Popen(
-            # -P: not the stand-in, which is in this folder for the job.
-            [sys.executable, "-P", "-c", WITH_SETTINGS, "submit", "evaluate", "wait"],
-            stdin=terminal,
-            stdout=file,
-            stderr=terminal if on_terminal else file,
-            start_new_session=True,
-            # A shell's background commands ignore it, and what they start would inherit that.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
-
-    def waits() -> bool:
-        assert process.poll() is None, log.read_text()
-        return "ran wait" in log.read_text()
-
-    wait_until(waits, log.read_text)
-    rows = result_of(run(status))["jobs"]
-    return process, str(rows[0]["job"])
-
-
-WITH_SETTINGS = """
-from heliograph.jobs.cli import main
-from heliograph.pipeline.cluster import parcel
-parcel.SETTINGS = (*parcel.SETTINGS, "PATH", "PYTHONPATH")
-main()
-"""
-
-
-def read_until(terminal: int, text: str) -> None:
-    read, deadline = b"", time.monotonic() + DEADLINE
-    while text.encode() not in read:
-        ready, _, _ = select.select([terminal], [], [], deadline - time.monotonic())
-        assert ready, read
-        read += os.read(terminal, 1000)
 
 
 def test_a_secret_is_found_in_the_job_s_processes_and_nowhere_else(

@@ -28,13 +28,12 @@ def test_the_log_is_shown_once_wherever_it_breaks_off(
     doubled or lost."""
     shown = io.StringIO(newline="")
     server: Any = BreakingServer(chunks, lambda: data.draw(st.integers(0, len(chunks))))
-    follow(server, "job", Log(shown), lambda _: None, pause=0)
+    follow(server, "job", Log(shown), pause=0)
     assert shown.getvalue() == "".join(chunks)
 
 
 class BreakingServer:
-    """A job server whose log stream ends early and sometimes with an error, and which does not
-    always answer."""
+    """A job server whose log stream ends early and sometimes with an error."""
 
     def __init__(self, chunks: list[str], stop_after: Callable[[], int]) -> None:
         self.chunks, self.stop_after, self.asked = chunks, stop_after, 0
@@ -47,8 +46,6 @@ class BreakingServer:
 
     def get_job_info(self, _job: str) -> "Details":
         self.asked += 1
-        if self.asked == 2:
-            raise ConnectionError("no route to host")
         return Details(Status("SUCCEEDED" if self.asked == 4 else "RUNNING"))
 
     def get_job_logs(self, _job: str) -> str:
@@ -66,7 +63,7 @@ class Details:
 
 
 class LostServer(BreakingServer):
-    """One that does not answer any more, or has forgotten the job."""
+    """One that has forgotten the job."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__([], lambda: 0)
@@ -87,6 +84,10 @@ class HttpServer:
 
     def __init__(self, token: str) -> None:
         self.token, self.streams, self.url = token, 0, ""
+        self.fails: list[int] = []
+        """Statuses of the next answers."""
+        self.lost = False
+        """The log, with its node."""
         self._started = threading.Event()
         threading.Thread(target=asyncio.run, args=(self._serve(),), daemon=True).start()
         assert self._started.wait(DEADLINE)
@@ -109,6 +110,8 @@ class HttpServer:
     async def _check_token(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.Response(status=401, text="Unauthorized")
+        if self.fails:
+            return web.Response(status=self.fails.pop(), text="away")
         answer: web.StreamResponse = await handler(request)
         return answer
 
@@ -121,6 +124,8 @@ class HttpServer:
         return web.json_response(kind | {"status": status})
 
     async def _log(self, _: web.Request) -> web.Response:
+        if self.lost:
+            return web.Response(status=500, text="Traceback: Cannot connect to host 10.0.0.1:52365")
         return web.json_response({"logs": "".join(self.LINES)})
 
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
@@ -138,29 +143,75 @@ def test_a_connection_that_died_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(job_server, "SECONDS_TO_ANSWER", 0.5)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # which `connect` changes
     served = HttpServer(ray_token())
-    server, shown = connect(served.url), io.StringIO()
+    server, shown = connect(served.url, print), io.StringIO()
     assert not server.takes_jobs_from_anyone()
-    details = follow(server, "job-1", Log(shown), lambda _: None, pause=0.1)
+    details = follow(server, "job-1", Log(shown), pause=0.1)
     assert (details.status, served.streams) == ("SUCCEEDED", 2)
     assert shown.getvalue() == "one\ntwo\nthree\n"
     served.token = "another"
     with pytest.raises(RequestError, match="wants its own token"):
-        connect(served.url)
+        connect(served.url, print)
 
 
-def test_a_server_that_is_away_for_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def http_server(monkeypatch: pytest.MonkeyPatch) -> HttpServer:
+    monkeypatch.setattr(job_server, "PAUSE", 0.01)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # which `connect` changes
+    return HttpServer(ray_token())
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_server_that_is_away_is_asked_again(http_server: HttpServer, status: int) -> None:
+    """Whether nobody is behind a proxy, or Ray's own store is away."""
+    said: list[str] = []
+    server = connect(http_server.url, said.append)
+    http_server.fails = [status] * 3
+    assert server.get_job_info("job-1").status == "RUNNING"
+    assert said == [
+        f"the job server does not answer about job job-1 (status {status}: away); trying again"
+    ]
+
+
+def test_a_server_that_is_away_for_long_is_given_up(
+    http_server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(job_server, "SECONDS_AWAY", 0.1)
     said: list[str] = []
-    server: Any = LostServer(OSError("no route to host"))
-    with pytest.raises(ConnectionError, match="`heliograph logs job-1 --follow` follows it"):
-        follow(server, "job-1", Log(io.StringIO()), said.append, pause=0.02)
-    assert said == ["the job server does not answer (no route to host); trying again"]
+    server = connect(http_server.url, said.append)
+    http_server.fails = [503] * 10_000
+    where = f"--address {http_server.url}"
+    with pytest.raises(
+        ConnectionError,
+        match=f"job-1 may run: `heliograph logs job-1 --follow {where}` follows it, "
+        f"`heliograph stop job-1 {where}` ends it",
+    ):
+        follow(server, "job-1", Log(io.StringIO()))
+    assert len(said) == 1
+
+
+def test_the_first_connection_is_not_waited_for(http_server: HttpServer) -> None:
+    http_server.fails = [503] * 10_000
+    with pytest.raises(RequestError, match="no Ray job server answers at http"):
+        connect(http_server.url, print)
+
+
+def test_a_log_that_is_lost_is_not_waited_for(http_server: HttpServer) -> None:
+    """The job has ended, and how is known."""
+    said: list[str] = []
+    server, shown = connect(http_server.url, said.append), io.StringIO()
+    http_server.streams, http_server.lost = 1, True
+    details = follow(server, "job-1", Log(shown))
+    assert details.status == "SUCCEEDED"
+    assert shown.getvalue() == "one\ntwo\n"
+    assert len(said) == 1
+    assert said[0].startswith("the rest of the log of job job-1 is lost (Request failed with ")
+    assert "Cannot connect to host" in said[0]
 
 
 def test_a_cluster_that_was_started_anew_has_no_such_job() -> None:
     server: Any = LostServer(RuntimeError("Request failed with status code 404: no such job"))
     with pytest.raises(JobStopped, match=r"'job-1' is not on this cluster; there: none: .* anew"):
-        follow(server, "job-1", Log(io.StringIO()), lambda _: None, pause=0)
+        follow(server, "job-1", Log(io.StringIO()), pause=0)
 
 
 def test_the_result_is_the_last_line_of_the_log() -> None:
@@ -176,4 +227,13 @@ def test_the_result_is_the_last_line_of_the_log() -> None:
 def test_the_address_that_was_typed_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:2")
     with pytest.raises(RequestError, match=r"no Ray job server answers at http://127\.0\.0\.1:1;"):
-        connect("http://127.0.0.1:1")
+        connect("http://127.0.0.1:1", print)
+
+
+@pytest.mark.faults
+def test_a_cluster_that_is_gone_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address may be a variable's, or what Ray last started here; Ray asks it for long."""
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(RequestError, match="no Ray job server answers at RAY_API_SERVER_ADDRESS, "):
+        connect(None, print)
