@@ -82,6 +82,8 @@ def submit(
     server = job_server.connect(address, note)
     token = "" if server.takes_jobs_from_anyone() else sealed.ray_token()
     sent = parcel.pack(Path.cwd(), verb, env, os.environ, token)
+    if sent.left_out:
+        note(f"not sent, for it looks like secrets: {parcel.describe_left_out(sent.left_out)}")
     entrypoint = shlex.join(["python", "-m", f"heliograph.jobs.{verb}", *flags, *words])
     job, new = job_server.submit(server, stem, entrypoint, sent, alone=verb == "train")
     note(f"job {job}: {verb} {shlex.join(words)}" if new else f"job {job} runs already")

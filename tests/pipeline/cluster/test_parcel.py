@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from heliograph.pipeline.cluster.parcel import SECONDS_TO_STOP, check_size, installed_by, pack
+from heliograph.pipeline.cluster.parcel import (
+    SECONDS_TO_STOP,
+    describe_left_out,
+    installed_by,
+    look_through,
+    pack,
+)
 from heliograph.pipeline.cluster.sealed import SEALED, unseal
 from heliograph.pipeline.request.errors import RequestError
 
@@ -71,9 +77,9 @@ def test_a_folder_that_is_too_large_is_refused_with_its_largest_files(folder: Pa
     (folder / "data").mkdir()
     for name, size in {".git/pack": 9, "a.log": 9, "data/a": 2, "data/b": 5, "c": 1}.items():
         (folder / name).write_bytes(b"x" * size * 2**20)
-    check_size(folder, limit=9 * 2**20)
+    look_through(folder).check_size(limit=9 * 2**20)
     with pytest.raises(RequestError) as error:
-        check_size(folder, limit=7 * 2**20)
+        look_through(folder).check_size(limit=7 * 2**20)
     said = str(error.value)
     assert "has 8 MiB to send, and 7 MiB can be" in said
     assert "files: data/b (5 MiB), data/a (2 MiB), c (1 MiB), " in said
@@ -88,6 +94,28 @@ def test_the_digest_is_that_of_what_is_sent(folder: Path) -> None:
     assert code() == before
     (folder / "recipe.yaml").write_text("name: another\n")
     assert code() != before
+
+
+def test_what_looks_like_secrets_stays_here(folder: Path) -> None:
+    """Named are those that git does not ignore; of a folder its name alone."""
+    (folder / ".gitignore").write_text("*.pem\n")
+    names = [".env", ".env.local", "a/server.key", "ignored.pem", ".ssh/id_rsa", ".ssh/config"]
+    kept = ["a/key.py", "a/environment", "b/monkey"]
+    for name in [*names, *kept]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    sent = pack(folder, "train", "image", {}, "")
+    assert sent.left_out == [".env", ".env.local", ".ssh", "a/server.key"]
+    found = {str(path.relative_to(folder)) for path in look_through(folder).sizes}
+    assert found == {"recipe.yaml", ".gitignore", *kept}
+    (folder / ".env").write_text("PASSWORD=hunter2")
+    assert pack(folder, "train", "image", {}, "").code == sent.code
+
+
+def test_not_every_secret_is_named() -> None:
+    names = [f"{number}.key" for number in range(12)]
+    assert describe_left_out(names[:10]).endswith("8.key, 9.key")
+    assert describe_left_out(names).endswith("8.key, 9.key and 2 more")
 
 
 @pytest.mark.parametrize("tool", ["pip", "uv"])
