@@ -4,7 +4,8 @@ import importlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -33,7 +34,6 @@ VERBS = (
     "demo", "prepare", "train", "evaluate", "export", "pin", "promote", "rollback", "history",
     "lineage", "notify", "translate", "serve", "sync", "storage", "doctor",
 )  # fmt: skip
-WITH_A_RECIPE = ("prepare", "train", "sync")
 
 Verb = Annotated[str, typer.Argument(metavar="VERB", help=", ".join(VERBS))]
 VerbArguments = Annotated[
@@ -73,20 +73,21 @@ def submit(
     it runs on. `train` is named after its recipe's job: the same command again follows it while it
     runs, and afterwards goes on where it was.
     """
-    words = list(arguments or [])
-    stem = check_request(verb, words)
+    asked = check_request(verb, list(arguments or []))
     flags = ["--json"] * as_json + ["--debug"] * debug
     use_ray_token()
     from heliograph.pipeline.cluster import job_server, parcel, sealed
 
+    if asked.recipe is not None:
+        parcel.look_through(Path.cwd()).check_has(asked.recipe)
     server = job_server.connect(address, note)
     token = "" if server.takes_jobs_from_anyone() else sealed.ray_token()
     sent = parcel.pack(Path.cwd(), verb, env, os.environ, token)
     if sent.left_out:
         note(f"not sent, for it looks like secrets: {parcel.describe_left_out(sent.left_out)}")
-    entrypoint = shlex.join(["python", "-m", f"heliograph.jobs.{verb}", *flags, *words])
-    job, new = job_server.submit(server, stem, entrypoint, sent, alone=verb == "train")
-    note(f"job {job}: {verb} {shlex.join(words)}" if new else f"job {job} runs already")
+    entrypoint = shlex.join(["python", "-m", f"heliograph.jobs.{verb}", *flags, *asked.words])
+    job, new = job_server.submit(server, asked.stem, entrypoint, sent, alone=verb == "train")
+    note(f"job {job}: {verb} {shlex.join(asked.words)}" if new else f"job {job} runs already")
     if detach:
         return Answer(server.ways_on(job), {"job": job, "new": new})
     # With --json our standard output is for the result; the log, which has it last, goes beside it.
@@ -149,33 +150,76 @@ def _wants_to_stop(job: str) -> bool:
         return False
 
 
-def check_request(verb: str, words: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Asked:
+    """What a job is to do, and what it is named after."""
+
+    stem: str
+    words: Sequence[str]
+    """The verb's arguments, as they hold in the folder that is sent."""
+    recipe: str | None = None
+    """Within that folder."""
+
+
+def check_request(verb: str, words: Sequence[str]) -> Asked:
     """Find mistakes here, before anything is sent: an unknown verb, its arguments, its recipe.
 
-    Returns:
-        What the job is named after.
-
     Raises:
-        RequestError: the verb or the recipe is wrong.
+        RequestError: the verb or the recipe is wrong, or the job would not have what it names.
         click's UsageError: the verb does not take these arguments.
     """
     if verb not in VERBS:
         raise RequestError(f"verb {verb!r} is unknown; {did_you_mean(verb, VERBS)}")
     function = getattr(importlib.import_module(f"heliograph.jobs.{verb}"), verb)
     parser = typer.main.get_command(application(function))
-    stem = verb
     with parser.make_context(f"heliograph {verb}", list(words)) as context:
-        if verb in WITH_A_RECIPE:
-            recipe = load_recipe(context.params["recipe"], context.params["overrides"])
-            stem = recipe.job_id if verb == "train" else f"{recipe.job_id}-{verb}"
-            if "://" not in recipe.storage and not os.path.isabs(recipe.storage):
-                note(f"storage {recipe.storage!r} is relative: it goes with the job's folder")
+        given = context.params
+    asked = Asked(verb, words)
+    if given.get("recipe") is not None:
+        asked = _with_recipe(verb, words, given)
+    if verb == "translate" and given["input_location"] is None:
+        raise RequestError(
+            "standard input does not travel: give --input and --output, for a data set and a "
+            "folder that the nodes reach"
+        )
+    _check_output(given.get("output_folder") or given.get("output"))
     server = os.environ.get("MLFLOW_TRACKING_URI")
     if server is None:
         note("MLFLOW_TRACKING_URI is not set here: if the cluster has none, the run is not kept")
     elif urlsplit(server).hostname in ("localhost", "127.0.0.1", "::1"):
         note(f"MLFLOW_TRACKING_URI {server}: there, that is each node itself")
-    return stem
+    return asked
+
+
+def _with_recipe(verb: str, words: Sequence[str], given: Mapping[str, Any]) -> Asked:
+    path = given["recipe"]
+    recipe = load_recipe(path, given["overrides"])
+    if "://" not in recipe.storage and not os.path.isabs(recipe.storage):
+        note(f"storage {recipe.storage!r} is relative: it goes with the job's folder")
+    there = _in_folder(path)
+    stem = recipe.job_id if verb == "train" else f"{recipe.job_id}-{verb}"
+    return Asked(stem, [there if word == path else word for word in words], there)
+
+
+def _in_folder(path: str) -> str:
+    """A file's place in the folder that is sent, through links to that or not."""
+    whole, folder = Path(os.path.abspath(path)), Path.cwd()
+    for place in (whole, whole.parent.resolve() / whole.name):
+        if place.is_relative_to(folder):
+            return str(place.relative_to(folder))
+    raise RequestError(
+        f"recipe {path!r} is not in {str(folder)!r}, which is what the job has; valid: a recipe in "
+        "the folder that you submit from"
+    )
+
+
+def _check_output(folder: str | None) -> None:
+    """Raises RequestError for one that nobody would find."""
+    if folder is not None and "://" not in folder and not os.path.isabs(folder):
+        raise RequestError(
+            f"--output {folder!r} is relative, and would end with the job's own folder; valid: an "
+            "absolute path that the nodes reach, or a URL"
+        )
 
 
 def use_ray_token() -> None:
