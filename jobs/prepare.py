@@ -21,12 +21,14 @@ def prepare(recipe: RecipePath, overrides: Overrides = None) -> Answer:
     from heliograph.pipeline.storage.filesystems import absolute
 
     found = find_recipe_data(loaded.data, absolute(loaded.storage))
+    from heliograph.pipeline.cluster.nodes import check_shared
     from heliograph.pipeline.cluster.start import start_ray
     from heliograph.pipeline.sources.source import describe
     from heliograph.pipeline.steps.prepare import prepare as run
     from heliograph.pipeline.tracking.server import say
 
     start_ray()
+    check_shared(absolute(loaded.storage), "storage")
     prepared = run(loaded, found, tokenize=True)
     for told in prepared.told:
         say(told)

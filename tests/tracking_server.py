@@ -48,6 +48,7 @@ class MlflowServer:
     Args:
         database: where it keeps everything but artifacts; None: an SQLite file in the folder.
         environment: variables for it.
+        host: a name of this machine, where it listens.
     """
 
     def __init__(
@@ -56,20 +57,22 @@ class MlflowServer:
         database: str | None = None,
         environment: Mapping[str, str] | None = None,
         workers: int = 1,
+        host: str = "127.0.0.1",
     ) -> None:
+        self._host = host
         self._folder = folder
         self._database = database or f"sqlite:///{folder}/server.db"
         self._environment = dict(environment or {})
         self._workers = workers
         self._held = hold_port()
         self.port: int = self._held.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{host}:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns when all its processes answer, which takes 5 to 30 seconds, or far more on a busy
         machine."""
-        words = ["server", "--host", "127.0.0.1", "--port", str(self.port)]
+        words = ["server", "--host", self._host, "--port", str(self.port)]
         words += ["--workers", str(self._workers)]
         words += ["--backend-store-uri", self._database]
         words += ["--artifacts-destination", str(self._folder / "artifacts")]

@@ -29,7 +29,13 @@ from ray.data.block import BlockMetadata
 from heliograph.pipeline.bulk.parts import PartsFolder, Span, check_same, cut
 from heliograph.pipeline.bulk.progress import RowLine, RowProgress
 from heliograph.pipeline.bulk.rows import RowWork, SpanTranslator, pack_span
-from heliograph.pipeline.checkpoints.model_folder import RECIPE, read_max_characters, read_settings
+from heliograph.pipeline.checkpoints.model_folder import (
+    RECIPE,
+    pack_model,
+    read_max_characters,
+    read_settings,
+)
+from heliograph.pipeline.cluster.nodes import check_seen, check_shared
 from heliograph.pipeline.cluster.start import capacity, start_ray
 from heliograph.pipeline.registry.registry import fetch_model
 from heliograph.pipeline.request.data import Data, Location
@@ -56,8 +62,6 @@ ENDURED_DEATHS = 5
 
 _ACTORS_PER_READER = 8
 """Reading is so much faster than translating."""
-_LEFT_OUT = {"evaluation.parquet", "README.md"}
-"""Of a model folder: what translating does not need."""
 
 
 def translate_dataset(
@@ -94,7 +98,7 @@ def translate_dataset(
     model_folder = fetch_model(model, engine)
     if engine != ENGINE:
         check_export(Path(model_folder), engine)
-    content = _content(model_folder, engine)
+    content = pack_model(model_folder, engine)
     settings = parse_decoding(read_settings(model_folder), decoding)
     most = bulk.max_characters or read_max_characters(model_folder)
     bulk = bulk.model_copy(update={"max_characters": most})
@@ -105,6 +109,8 @@ def translate_dataset(
         if (summary := folder.summary()) is not None:
             return summary | {"output": output}
     start_ray(lasting_retries=True)
+    check_seen(found.local_files)
+    check_shared(output, "output")
     if manifest is None:
         manifest = {"pins": pins} | _look_through(found, data.validation, work, bulk)
         folder.begin(manifest)
@@ -114,15 +120,6 @@ def translate_dataset(
         for fact in _translated(found, plan, content, work, folder) if plan.unfinished else []:
             progress.add(fact["rows"], fact["failed"])
     return _finish(folder, plan, output)
-
-
-def _content(model_folder: str, engine: Engine) -> dict[str, bytes]:
-    """The files that an engine needs of a model, by their names in its folder: that may be on this
-    node only."""
-    folder = Path(model_folder)
-    paths = sorted([*folder.iterdir(), *folder.glob(f"{engine}/*")])
-    names = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
-    return {name: path.read_bytes() for name, path in names.items() if name not in _LEFT_OUT}
 
 
 def _pins(

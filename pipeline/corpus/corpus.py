@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSystem, FileType
 
+from heliograph.pipeline.cluster.nodes import check_seen, check_shared
 from heliograph.pipeline.corpus.cleaning import (
     CLEAN_SCHEMA,
     CLEANING_OPTIONS,
@@ -218,6 +219,7 @@ def _write_corpus(source: Source, data: Data, limit: Limit, piece_rows: int, fol
     reading, whole = begin_reading(source, data, limit, storage), False
     filesystem, path = filesystem_of(folder)
     attempt = uuid.uuid4().hex[:12]
+    check_seen(source.local_files)
     try:
         stretches, counts = _read_and_clean(source, data, limit, reading)
         seen, normalized = counts.pop(SEEN, 0), counts.pop(NORMALIZED, 0)
@@ -245,9 +247,11 @@ def _write_corpus(source: Source, data: Data, limit: Limit, piece_rows: int, fol
         corpus = _commit(corpus, filesystem, path, attempt)
         whole = True
         return corpus
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             filesystem.delete_dir(f"{path}/{attempt}")
+        if isinstance(error, OSError):  # a node that came since may not see what others wrote
+            check_shared(storage, "storage")
         raise
     finally:
         reading.end(whole=whole)

@@ -4,14 +4,12 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import version
-from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from heliograph.pipeline.cluster.nodes import alive, name_of, there
 from heliograph.pipeline.cluster.start import capacity, start_ray
 from heliograph.pipeline.doctor.checks import (
     Check,
@@ -62,7 +60,7 @@ def examine(cluster: recipe.Cluster | None, storage: str | None, uri: str) -> li
         question = Question(_own_folder(storage), probe)
         reports = _ask_nodes(question)
         answers = [report for report in reports if not isinstance(report, Check)]
-        by_node = {_name(node): node["Resources"] for node in _alive()}
+        by_node = {name_of(node): node["Resources"] for node in alive()}
         nodes = capacity()
         return [
             reached,
@@ -100,8 +98,8 @@ def check_cluster(address: str | None) -> Check:
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         )
         return Check(name, "fail", f"{where} does not take this process: {one_line(error)}", way_on)
-    nodes = _alive()
-    return Check(name, "ok", f"{where}: {len(nodes)} nodes, {', '.join(map(_name, nodes))}")
+    nodes = alive()
+    return Check(name, "ok", f"{where}: {len(nodes)} nodes, {', '.join(map(name_of, nodes))}")
 
 
 def _examine_server(uri: str, stack: ExitStack) -> tuple[Probe | None, list[Check]]:
@@ -134,8 +132,8 @@ def _examine_server(uri: str, stack: ExitStack) -> tuple[Probe | None, list[Chec
 def _ask_nodes(question: Question) -> list[NodeReport | Check]:
     """Every node's report, or what is wrong with a node that gives none."""
     asked = [
-        (_name(node), _there(node, look_around_here).remote(question, _name(node)))
-        for node in _alive()
+        (name_of(node), there(node, look_around_here).remote(question, name_of(node)))
+        for node in alive()
     ]
     deadline = time.monotonic() + SECONDS_TO_ANSWER
     reports: list[NodeReport | Check] = []
@@ -165,39 +163,25 @@ def _seen(storage: str | None) -> set[str]:
 def _skews() -> dict[str, float]:
     """By node the seconds by which its clock is ahead, less what the way there may explain."""
     skews = {}
-    for node in _alive():
-        task = _there(node, _now)
+    for node in alive():
+        task = there(node, _now)
         best = (float("inf"), 0.0)
         try:
             for _ in range(PINGS):
                 begin = time.time()
-                there = ray.get(task.remote(), timeout=SECONDS_TO_ANSWER)
+                time_there = ray.get(task.remote(), timeout=SECONDS_TO_ANSWER)
                 end = time.time()
-                best = min(best, (end - begin, there - (begin + end) / 2))
+                best = min(best, (end - begin, time_there - (begin + end) / 2))
         except Exception:  # a node that runs nothing was told of before
             continue
         way, skew = best
         certain = max(0.0, abs(skew) - way / 2)
-        skews[_name(node)] = certain if skew > 0 else -certain
+        skews[name_of(node)] = certain if skew > 0 else -certain
     return skews
 
 
 def _now() -> float:
     return time.time()
-
-
-def _there(node: dict[str, Any], function: Callable[..., Any]) -> Any:
-    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return ray.remote(num_cpus=0, scheduling_strategy=there, max_retries=0)(function)
-
-
-def _alive() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
-
-
-def _name(node: dict[str, Any]) -> str:
-    """Distinct also where one machine plays several nodes."""
-    return f"{node['NodeManagerHostname']}-{node['NodeID'][:6]}"
 
 
 def _own_folder(storage: str | None) -> str | None:

@@ -11,6 +11,7 @@ import ray
 
 from heliograph.pipeline.checkpoints.checkpoint_store import CheckpointStore
 from heliograph.pipeline.checkpoints.training_state import TrainingState
+from heliograph.pipeline.cluster.nodes import check_shared
 from heliograph.pipeline.cluster.start import capacity, start_ray
 from heliograph.pipeline.corpus.corpus import Corpus
 from heliograph.pipeline.corpus.found_data import FoundData
@@ -33,6 +34,7 @@ from heliograph.pipeline.steps.prepare import Prepared, prepare
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 from heliograph.pipeline.storage.filesystems import absolute
 from heliograph.pipeline.tracking.event_log import EventLog
+from heliograph.pipeline.tracking.reach import check_reached
 from heliograph.pipeline.tracking.server import Client, connect, open_store, patiently, say
 from heliograph.pipeline.tracking.sync import Delivered, deliver_job
 from heliograph.pipeline.training.plan import TrainingPlan
@@ -73,6 +75,8 @@ def run_training_job(
     CheckpointStore(f"{folder}/checkpoints").check_writable()
     start_ray()
     placement = place(recipe.cluster, capacity())
+    check_shared(absolute(recipe.storage), "storage")
+    check_reached(client.tracking_uri)
     if (idle := idle_workers(recipe.batches, placement.workers)) is not None:
         say(idle)
 

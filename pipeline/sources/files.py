@@ -46,6 +46,11 @@ class Files:
     passed_over: tuple[str, ...] = ()
     """Files beside them that are named like a split and are in none."""
 
+    @property
+    def are_local(self) -> bool:
+        """Whether they are this machine's, and not reached by a URL."""
+        return isinstance(self.filesystem, LocalFileSystem)
+
 
 def find_files(location: Location, data: Data, split: str) -> Files | Stream:
     """The files that hold `split` of `location`; a stream, where only `datasets` can read them.

@@ -64,6 +64,13 @@ class Source:
         """Whether nobody knows before reading how much there is: true of streams."""
         return isinstance(self.origin, Shards)
 
+    @property
+    def local_files(self) -> list[str]:
+        """Those of this machine's file system that are read."""
+        if not isinstance(self.origin, Files) or not self.origin.are_local:
+            return []
+        return list(dict.fromkeys(path for part in self.parts for path in part.entry))
+
     def tables(self, part: int, keep: pa.Schema | None = None) -> Iterator[pa.Table]:
         """One part's tables, of `rows.SCHEMA`; with a column `row` of all columns, where `keep` is
         their types. Raises RequestError for what cannot be read."""

@@ -4,6 +4,7 @@ In: metrics and events, from any process.
 Out: the same in a run of the tracking server; on disk, while that is away.
 
     server        reaching MLflow, and waiting a while when it is away
+    reach         whether all nodes of a cluster reach it
     spool         metrics on disk while the server is away
     delivery      metrics into runs, each of them once
     metric_log    metrics by step: never waited for, never lost, never twice

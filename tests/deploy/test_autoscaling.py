@@ -23,6 +23,7 @@ from ray.exceptions import RpcError
 
 from heliograph.pipeline.cluster.start import GROWS_TO
 from tests.small_job import Command, small_recipe
+from tests.tracking_server import MlflowServer
 from tests.waiting import LONG, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -150,9 +151,24 @@ def cluster() -> Iterator[GrowingCluster]:
             cluster.end()
 
 
+@pytest.fixture
+def tracking(tmp_path: Path) -> Iterator[str]:
+    """A server's address, by this machine's name: a file on the head, or a server of its own, would
+    be another on each node that is still to come."""
+    (tmp_path / "mlflow").mkdir()
+    name = socket.gethostname()
+    allowed = {"MLFLOW_SERVER_ALLOWED_HOSTS": f"{name}:*"}
+    server = MlflowServer(tmp_path / "mlflow", environment=allowed, host=name)
+    server.start()
+    yield server.url
+    server.kill()
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(4 * LONG)  # it waits for three things
-def test_it_grows_for_a_job_and_shrinks_after_it(cluster: GrowingCluster, tmp_path: Path) -> None:
+def test_it_grows_for_a_job_and_shrinks_after_it(
+    cluster: GrowingCluster, tracking: str, tmp_path: Path
+) -> None:
     """Workers and data tasks on the machines that their labels name; the head has no CPU."""
     recipe = small_recipe(
         tmp_path,
@@ -169,7 +185,8 @@ def test_it_grows_for_a_job_and_shrinks_after_it(cluster: GrowingCluster, tmp_pa
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
     started = time.monotonic()
     words = ["heliograph.jobs.train", "recipe.yaml", "--json"]
-    command = Command(words, tmp_path, cluster.environment)
+    environment = cluster.environment | {"MLFLOW_TRACKING_URI": tracking}
+    command = Command(words, tmp_path, environment)
     sizes: list[tuple[float, int]] = []
     try:
         while command.process.poll() is None:
