@@ -10,7 +10,6 @@ anything else                what the engine raised for this row alone
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ import pyarrow as pa
 import ray
 
 from heliograph.pipeline.bulk.parts import PartsFolder, Span
+from heliograph.pipeline.checkpoints.model_folder import unpack_model
 from heliograph.pipeline.request.decoding import Decoding
 from heliograph.pipeline.request.errors import one_line
 from heliograph.pipeline.sources.whole_rows import ROW
@@ -83,10 +83,7 @@ class SpanTranslator:
         self, files: "ray.ObjectRef[dict[str, bytes]]", work: RowWork, output: PartsFolder
     ) -> None:
         self._folder = TemporaryDirectory()  # as long as the actor, for an engine may read it later
-        for name, content in ray.get(files).items():
-            path = Path(self._folder.name) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        unpack_model(ray.get(files), self._folder.name)
         self.engine = open_engine(self._folder.name, work.engine)
         self.work, self.output = work, output
 

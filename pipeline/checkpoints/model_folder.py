@@ -6,7 +6,7 @@ Checkpoints, the registry's artifacts and MODEL on the command line all hold the
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from heliograph.pipeline.steps.tokenizer import Tokenizer
 
 CONFIG, WEIGHTS, TOKENIZER = "model.json", "model.safetensors", "tokenizer.json"
 RECIPE = "recipe.yaml"
+_NOT_FOR_TRANSLATING = {"evaluation.parquet", "optimizer.safetensors", "README.md"}
 
 
 def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer) -> None:
@@ -83,6 +84,25 @@ def read_max_characters(folder: str | Path) -> int:
         RequestError: the recipe beside the model is not one.
     """
     return recipe_file.read_max_characters(Path(folder) / RECIPE)
+
+
+def pack_model(folder: str | Path, engine: str) -> dict[str, bytes]:
+    """The files that an engine needs of a model, by their names in its folder, to be sent to other
+    nodes: the folder may be on this one only."""
+    folder = Path(folder)
+    paths = sorted([*folder.iterdir(), *folder.glob(f"{engine}/*")])
+    names = {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+    return {
+        name: path.read_bytes() for name, path in names.items() if name not in _NOT_FOR_TRANSLATING
+    }
+
+
+def unpack_model(files: Mapping[str, bytes], folder: str | Path) -> None:
+    """Write what `pack_model` gave."""
+    for name, content in files.items():
+        path = Path(folder) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def load_weights(model: Transformer, weights: dict[str, torch.Tensor]) -> None:

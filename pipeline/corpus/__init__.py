@@ -6,6 +6,7 @@ Out: a `Corpus`: the pairs that are used, those that are not counted by reason, 
 
     found_data     a recipe's data, looked for once; and what they were, when they are away
     cleaning       which pairs are used; the others are counted by reason
+    pairs          a small data set's pairs, in this process alone
     stretches      the cleaned pairs as they were read, until their number is known
     readings       what was read of each part, kept until the corpus is whole
     duplicates     equal pairs, found within bounded memory

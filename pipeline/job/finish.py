@@ -122,7 +122,15 @@ def finish(
                 pairs,
             )
             card.page()
-        version = registry.register(plan.run_id, folder, recipe.model_name, scores, digest, card)
+        version = registry.register(
+            plan.run_id,
+            folder,
+            recipe.model_name,
+            scores,
+            digest,
+            translator.device.type,
+            card,
+        )
         _log_pictures(client, recipe, plan, scores, pairs, translator)
     measurement = measured.averaged or measured.latest
     assert measurement is not None, "the best weights were validated, or they were not the best"

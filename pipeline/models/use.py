@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from heliograph.pipeline.checkpoints.model_folder import read_max_characters, read_settings
-from heliograph.pipeline.cluster.start import start_ray
-from heliograph.pipeline.corpus.corpus import prepare_corpus
-from heliograph.pipeline.corpus.found_data import FoundData
+from heliograph.pipeline.corpus.pairs import read_pairs
 from heliograph.pipeline.promotion.ledger import open_ledger
 from heliograph.pipeline.promotion.pinned_sets import pin_set
 from heliograph.pipeline.registry import registry
@@ -18,10 +15,11 @@ from heliograph.pipeline.request.decoding import Decoding
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.request.recipe_file import parse_decoding
 from heliograph.pipeline.scoring.evaluate import evaluate, looks_tokenized, read_evaluation_set
-from heliograph.pipeline.sources.source import check_source, find_source
+from heliograph.pipeline.sources.source import Source, check_source, find_source
 from heliograph.pipeline.tracking.server import say
 from heliograph.pipeline.translation.engines import ENGINE, Engine, open_engine
 from heliograph.pipeline.translation.translate import RunsModel, Translation, check_lengths
+from heliograph.pipeline.translation.workplace import Workplace
 
 
 def evaluate_model(model: str, data: Data | None = None, engine: Engine = ENGINE) -> dict[str, Any]:
@@ -34,12 +32,15 @@ def evaluate_model(model: str, data: Data | None = None, engine: Engine = ENGINE
     Returns:
         The result as `heliograph evaluate --json` prints it.
     """
-    found = None if data is None else _find(data)
+    source = None if data is None else _find(data)
     folder = registry.fetch_model(model, engine)
-    pairs = read_evaluation_set(folder) if found is None else _read(found)
+    if source is None or data is None:
+        pairs = read_evaluation_set(folder)
+    else:
+        pairs = read_pairs(source, data)
     if (told := looks_tokenized([target for _, target in pairs])) is not None:
         say(told)
-    scores = evaluate(open_engine(folder, engine), pairs, read_settings(folder))
+    scores = evaluate(Workplace().open(folder, engine), pairs, read_settings(folder))
     return {
         "bleu": scores.bleu,
         "chrf": scores.chrf,
@@ -54,27 +55,19 @@ def pin_evaluation_set(name: str, set_name: str, data: Data) -> dict[str, Any]:
     Returns:
         The result as `heliograph pin --json` prints it.
     """
-    found = _find(data)
+    source = _find(data)
     client = open_registry()
     list_versions(client, name)
-    pairs = _read(found)
+    pairs = read_pairs(source, data)
     ledger = open_ledger(client, name)
     direction = f"{data.source}→{data.target}"
     return pin_set(client, ledger, set_name, pairs, str(data.validation), direction)
 
 
-def _find(data: Data) -> FoundData:
-    location, split = data.validation, data.validation_split
-    found = find_source(location, data, split)
-    check_source(found)
-    return FoundData(location, data, split, found)
-
-
-def _read(found: FoundData) -> list[tuple[str, str]]:
-    """The usable pairs of the data set."""
-    start_ray()
-    with TemporaryDirectory() as storage:
-        return prepare_corpus(found, 512, storage).head(None)
+def _find(data: Data) -> Source:
+    source = find_source(data.validation, data, data.validation_split)
+    check_source(source)
+    return source
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from heliograph.pipeline.runs.track import code_version
 from heliograph.pipeline.scoring.evaluate import Pairs, evaluation_digest, read_evaluation_set
 from heliograph.pipeline.scoring.gate import Case, Verdict, judge
 from heliograph.pipeline.tracking.server import PatientClient
+from heliograph.pipeline.translation.workplace import Workplace
 
 WHY_LIMIT = 500
 """Characters of a user's reason."""
@@ -154,6 +155,7 @@ class _Promotion:
         self._version = version
         self._force = force
         self._rules = rules
+        self._workplace = Workplace()
         self._sides: dict[int, VersionContender] = {}
 
     def draft(self, here: Standing, ledger: Ledger | None) -> Draft | Decision:
@@ -225,7 +227,9 @@ class _Promotion:
             wanted = RegisteredModel(self._version.name, version=number)
             version = find_version(self._client, wanted)
             folder = self._folder if number == int(self._version.version) else None
-            self._sides[number] = VersionContender(self._client, version, settings, folder)
+            self._sides[number] = VersionContender(
+                self._client, version, settings, self._workplace, folder
+            )
         return self._sides[number]
 
     def _sets(

@@ -21,8 +21,9 @@ from heliograph.pipeline.request.decoding import Search
 from heliograph.pipeline.request.errors import RequestError
 from heliograph.pipeline.scoring.evaluate import Pairs, evaluation_digest
 from heliograph.pipeline.tracking.server import PatientClient
-from heliograph.pipeline.translation.engines import ENGINE, open_engine
+from heliograph.pipeline.translation.engines import ENGINE
 from heliograph.pipeline.translation.translate import RunsModel
+from heliograph.pipeline.translation.workplace import Workplace
 
 TRANSLATIONS = "heliograph.translations."
 """And a key: a tag of a version, the SHA-256 of the file with those translations."""
@@ -36,13 +37,19 @@ class VersionContender:
         client: PatientClient,
         version: ModelVersion,
         settings: Search,
+        workplace: Workplace,
         folder: Path | None = None,
     ) -> None:
-        """Its model folder, if it was fetched already."""
+        """
+        Args:
+            workplace: where it translates, and whoever it is compared with.
+            folder: its model folder, if it was fetched already.
+        """
         self.number = int(version.version)
         self._client = client
         self._version = version
         self._settings = settings
+        self._workplace = workplace
         self._folder = folder
         self._known: dict[str, list[str]] = {}
 
@@ -53,10 +60,10 @@ class VersionContender:
 
     @cached_property
     def _engine(self) -> RunsModel:
-        return open_engine(self.folder)
+        return self._workplace.open(self.folder)
 
     def translations(self, pairs: Pairs) -> list[str]:
-        key = _key(pairs, self._settings)
+        key = _key(pairs, self._settings, self._workplace.device)
         if key not in self._known:
             self._known[key] = self._kept(key) or self._translate(pairs)
         return self._known[key]
@@ -72,7 +79,8 @@ class VersionContender:
 
     def _translate(self, pairs: Pairs) -> list[str]:
         hypotheses = self._engine.translate([source for source, _ in pairs], self._settings)
-        keep_translations(self._client, self._version, pairs, self._settings, hypotheses)
+        device = self._workplace.device
+        keep_translations(self._client, self._version, pairs, self._settings, hypotheses, device)
         return hypotheses
 
     def _kept(self, key: str) -> list[str] | None:
@@ -93,9 +101,10 @@ def keep_translations(
     pairs: Pairs,
     settings: Search,
     hypotheses: Sequence[str],
+    device: str,
 ) -> None:
-    """Keep what a version made of the pairs' sources, for later comparisons."""
-    key = _key(pairs, settings)
+    """Keep what a version made of the pairs' sources, for later comparisons on such a device."""
+    key = _key(pairs, settings, device)
     text = json.dumps(list(hypotheses), ensure_ascii=False, indent=0)
     client.log_text(version.run_id, text, _path(int(version.version), key))
     client.set_model_version_tag(
@@ -107,8 +116,10 @@ def _path(number: int, key: str) -> str:
     return f"translations/version-{number}/{key}.json"
 
 
-def _key(pairs: Pairs, settings: Search) -> str:
-    said = [evaluation_digest(pairs), settings.search_settings(), ENGINE]
+def _key(pairs: Pairs, settings: Search, device: str) -> str:
+    """Of a comparison both sides are translated on the same kind of device: a GPU rounds otherwise
+    than a CPU, and makes another string now and then."""
+    said = [evaluation_digest(pairs), settings.search_settings(), ENGINE, device]
     return _sha256(json.dumps(said, sort_keys=True))[:16]
 
 

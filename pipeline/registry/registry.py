@@ -62,6 +62,7 @@ def register(
     name: str,
     scores: Scores,
     evaluation_digest: str,
+    device: str,
     card: ModelCard | None = None,
 ) -> int:
     """Make the model of `folder` a version of the registered model `name`, and its challenger.
@@ -71,6 +72,7 @@ def register(
     Args:
         folder: a model folder with its evaluation set; recipe.yaml goes with it where it is there.
         scores: of this model, decoded as its recipe says, on the evaluation set of that digest.
+        device: "cpu" or "cuda": what it was scored on.
         card: becomes README.md in the folder, and the version's description.
 
     Returns:
@@ -99,7 +101,7 @@ def register(
     if card is not None:
         describe_version(client, name, number, card.description(number))
     pairs = read_evaluation_set(folder)
-    keep_translations(client, version, pairs, read_settings(folder), scores.hypotheses)
+    keep_translations(client, version, pairs, read_settings(folder), scores.hypotheses, device)
     challenger = client.get_registered_model(name).aliases.get(CHALLENGER, 0)
     if number > int(challenger):  # a job that is sent again does not displace a newer candidate
         client.set_registered_model_alias(name, CHALLENGER, str(number))

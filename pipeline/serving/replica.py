@@ -8,13 +8,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
+from heliograph.pipeline.checkpoints.model_folder import unpack_model
 from heliograph.pipeline.request.decoding import Decoding
 from heliograph.pipeline.translation.engines import Engine, open_engine
 from heliograph.pipeline.translation.translate import RunsModel, Translation, Translator
@@ -78,10 +78,7 @@ class Replica:
     ) -> None:
         self._folder = TemporaryDirectory(prefix="heliograph-")
         keeper = ray.get_actor(shelf, namespace=NAMESPACE)
-        for name, content in ray.get(keeper.take.remote(files)).items():
-            path = Path(self._folder.name) / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        unpack_model(ray.get(keeper.take.remote(files)), self._folder.name)
         self._model = open_engine(self._folder.name, engine)
         self._torch = self._model if isinstance(self._model, Translator) else None
         self._gathering = Gathering(

@@ -21,7 +21,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import DeploymentUnavailableError
 
-from heliograph.pipeline.checkpoints.model_folder import TOKENIZER, read_settings
+from heliograph.pipeline.checkpoints.model_folder import TOKENIZER, pack_model, read_settings
 from heliograph.pipeline.cluster.start import capacity
 from heliograph.pipeline.registry.registry import fetch_model
 from heliograph.pipeline.request.decoding import Decoding, Search
@@ -242,7 +242,7 @@ class Rotation:
         if self._fleet.engine != "torch":
             check_export(folder, self._fleet.engine)  # else Serve would try again and again
         application = f"heliograph-{secrets.token_hex(4)}"
-        ray.get(self._keeper.put.remote(application, _files_of(folder)))
+        ray.get(self._keeper.put.remote(application, pack_model(folder, self._fleet.engine)))
         self._applications.add(application)
         try:
             handle = serve.run(self._deployment(application), name=application, route_prefix=None)
@@ -304,12 +304,3 @@ def check_room(fleet: Fleet) -> None:
         raise RequestError(
             f"--replicas {fleet.replicas}: the cluster has {most:g} {kind}; valid: 1 to {most:g}"
         )
-
-
-def _files_of(folder: Path) -> dict[str, bytes]:
-    """All that a model folder holds, by path; what it was scored on is of no use here."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name not in ("evaluation.parquet", "optimizer.safetensors")
-    }

@@ -10,4 +10,5 @@ Out: their translations; the model in another engine's form.
     marian       the Transformer as Hugging Face's MarianMT
     fast_engine  CTranslate2: the same search, several times as fast
     engines      what runs a model: torch, or CTranslate2
+    workplace    where a driver's models translate: here, or on a node of the cluster
 """

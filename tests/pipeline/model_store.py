@@ -46,7 +46,7 @@ class Store:
         (folder / "optimizer.safetensors").write_bytes(b"of no use any more")
         digest = write_evaluation_set(folder, pairs)
         scores = evaluate(Translator.load(folder, "cpu"), pairs, SETTINGS)
-        return register(self.run_id, folder, self.name, scores, digest)
+        return register(self.run_id, folder, self.name, scores, digest, "cpu")
 
     def tags(self, version: int) -> dict[str, str]:
         return dict(self.client.get_model_version(self.name, str(version)).tags)

@@ -74,13 +74,22 @@ def test_a_champion_translates_once(
     assert promote("tiny", version=2).promoted
 
 
-def test_another_engine_translates_anew(
-    store: Store, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("what", "other"),
+    [
+        ("heliograph.pipeline.registry.contender.ENGINE", "another"),
+        ("heliograph.pipeline.translation.workplace.Workplace.device", "cuda"),
+    ],
+    ids=["engine", "device"],
+)
+def test_another_engine_or_device_translates_anew(
+    store: Store, make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, what: str, other: str
 ) -> None:
+    """A champion that was scored on a GPU is not held against what a CPU makes (issue 17, 3)."""
     store.register(make_model(3, known=4), PAIRS[:4])
     store.register(make_model(1), MANY)
     promote("tiny", version=1)
-    monkeypatch.setattr("heliograph.pipeline.registry.contender.ENGINE", "another")
+    monkeypatch.setattr(what, other)
     kept = len([*store.folder.rglob("translations/*/*.json")])
     assert promote("tiny", version=2).promoted
     assert len([*store.folder.rglob("translations/*/*.json")]) == kept + 2  # of both sides

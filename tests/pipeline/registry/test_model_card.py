@@ -181,7 +181,7 @@ def registered(store: Store, make_model: MakeModel, tmp_path: Path) -> tuple[Sto
     scores = evaluate(Translator.load(here, "cpu"), PAIRS, SETTINGS)
     made = card(recipe(), scores=scores, provenance=Provenance(store.run_id, data=(TRAIN,)))
     digest = write_evaluation_set(here, PAIRS)
-    assert register(store.run_id, here, "tiny", scores, digest, made) == 1
+    assert register(store.run_id, here, "tiny", scores, digest, "cpu", made) == 1
     return store, made
 
 
@@ -198,7 +198,7 @@ def test_the_card_is_with_the_version(registered: tuple[Store, ModelCard]) -> No
 def test_what_somebody_wrote_stays(registered: tuple[Store, ModelCard], tmp_path: Path) -> None:
     store, made = registered
     store.client.update_model_version("tiny", "1", "by hand")
-    again = register(store.run_id, tmp_path / "finished", "tiny", made.scores, "", made)
+    again = register(store.run_id, tmp_path / "finished", "tiny", made.scores, "", "cpu", made)
     assert again == 1
     assert store.client.get_model_version("tiny", "1").description == "by hand"
 
