@@ -1,11 +1,13 @@
 """Hosts with addresses of their own on one machine: network namespaces on a bridge.
 
 The bridge is in a namespace too, so nothing of the machine's own network is touched, and nothing
-outside can be reached from a host. All hosts see the same files, as on a shared file system.
+outside can be reached from a host. All hosts see the same files, as on a shared file system, but
+for a disk of their own, where they have one.
 """
 
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,9 +22,6 @@ from types import TracebackType
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-
-PRELUDE = 'mount --bind "$1" /etc/hosts && mount --bind "$2" /tmp/ray && hostname "$3"'
-"""Run within a host before each of its commands, in a mount and a host name of their own."""
 
 
 def what_is_missing() -> str | None:
@@ -50,10 +49,13 @@ class Host:
 
     def __init__(self, lan: "Lan", number: int) -> None:
         self.name, self.address = f"host-{number}", f"10.77.0.{number}"
-        self._lan, self._cable = lan.namespace, f"cable-{number}"
+        self._lan, self._cable, self._disk = lan.namespace, f"cable-{number}", lan.disk
         self.namespace = f"{lan.namespace}-{number}"
         self.folder = lan.folder / self.name
-        (self.folder / "ray").mkdir(parents=True)
+        self.disk = self.folder / "disk"
+        """What it sees at the LAN's `disk`, and no other host does."""
+        for folder in (self.folder / "ray", self.disk):
+            folder.mkdir(parents=True)
         ip("netns", "add", self.namespace)
         peer = ("peer", "name", "eth0", "netns", self.namespace)
         ip("-n", self._lan, "link", "add", self._cable, "type", "veth", *peer)
@@ -75,9 +77,9 @@ class Host:
             folder: where it runs; the host's own if it is not said.
             stdout: a file for its standard output; all else is added to the host's log.
         """
-        prelude = [str(self._hosts_file()), str(self.folder / "ray"), self.name]
-        script = PRELUDE + ' && shift 3 && exec "$@"'
-        inside = ["unshare", "--uts", "--mount", "sh", "-c", script, "sh", *prelude, *words]
+        # Within a mount and a host name of the command's own.
+        script = f'{self._mounts()} && hostname {self.name} && exec "$@"'
+        inside = ["unshare", "--uts", "--mount", "sh", "-c", script, "sh", *words]
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -147,10 +149,13 @@ class Host:
                 except ProcessLookupError:
                     continue
 
-    def _hosts_file(self) -> Path:
-        path = self.folder / "hosts"
-        path.write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
-        return path
+    def _mounts(self) -> str:
+        """What gives it files of its own, as shell commands."""
+        hosts = self.folder / "hosts"
+        hosts.write_text(f"127.0.0.1 localhost\n{self.address} {self.name}\n")
+        own = {"/etc/hosts": hosts, "/tmp/ray": self.folder / "ray", str(self._disk): self.disk}
+        words = [["mount", "--bind", str(path), place] for place, path in own.items()]
+        return " && ".join(map(shlex.join, words))
 
 
 class Lan:
@@ -162,6 +167,9 @@ class Lan:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.disk = folder / "disk"
+        """A place at which each host has files of its own."""
+        self.disk.mkdir(parents=True)
         self.namespace = f"heliograph-{secrets.token_hex(3)}"
         self.hosts: list[Host] = []
 
@@ -199,8 +207,7 @@ NOTICE = {
 
 @dataclass
 class Cluster:
-    """A Ray cluster with tokens: a head, which trains nothing, and hosts with room for one worker
-    each."""
+    """A Ray cluster with tokens: a head, which trains nothing, and hosts with two CPUs each."""
 
     lan: Lan
     head: Host
@@ -215,14 +222,14 @@ class Cluster:
 
 
 @contextmanager
-def ray_cluster(folder: Path, workers: int) -> Iterator[Cluster]:
+def ray_cluster(folder: Path, workers: int, head_cpus: int = 1) -> Iterator[Cluster]:
     """Such a cluster, of which the hosts keep what is theirs in the folder."""
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     python = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment = token | python | NOTICE | PATIENCE
     with Lan(folder) as lan:
         head = lan.add()
-        head.start_ray(1, environment, head=None)
+        head.start_ray(head_cpus, environment, head=None)
         cluster = Cluster(lan, head, [], environment)
         for _ in range(workers):
             cluster.add()
