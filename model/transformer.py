@@ -60,14 +60,16 @@ class Transformer(nn.Module):
         final_norm = nn.LayerNorm if config.norm == "pre" else nn.Identity
         self.encoder_norm = final_norm(config.width)
         self.decoder_norm = final_norm(config.width)
+        # No buffer: DDP would send it to all ranks at every step.
+        self._positions = torch.empty(0, config.width)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """source [B, S], target [B, T] (ids, from the start token on) → logits [B, T, V]."""
         return self.decode(target, self.encode(source), source)
 
-    def encode(self, source: Tensor) -> Tensor:
-        """source [B, S] (ids) → memory [B, S, D]."""
-        visible = visible_tokens(source, self.config.pad_id)
+    def encode(self, source: Tensor, padded: bool | None = None) -> Tensor:
+        """source [B, S] (ids) → memory [B, S, D]; `padded` as in `visible_tokens`."""
+        visible = visible_tokens(source, self.config.pad_id, padded)
         x = self._embed(source)
         for layer in self.encoder:
             x = layer(x, visible)
@@ -134,10 +136,19 @@ class Transformer(nn.Module):
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """Ids [B, T] of positions `start`, `start` + 1, … → [B, T, D] (sections 3.4 and 3.5)."""
-        width = self.config.width
-        positions = sinusoid(start, tokens.size(1), width, tokens.device)
-        x = self.embedding(tokens) * width**0.5 + positions.to(self.embedding.weight.dtype)
+        positions = self._sinusoid(start, start + tokens.size(1), tokens.device)
+        scaled = self.embedding(tokens) * self.config.width**0.5
+        x = scaled + positions.to(self.embedding.weight.dtype)
         return dropped(x, self.config.embedding_dropout if self.training else 0.0)
+
+    def _sinusoid(self, start: int, end: int, device: torch.device) -> Tensor:
+        """Positions `start` to `end`, of a table that grows to powers of two."""
+        table = self._positions
+        if table.size(0) < end or table.device != device:
+            with torch.inference_mode(False):  # training will read what search has made
+                table = sinusoid(0, 1 << (end - 1).bit_length(), self.config.width, device)
+                self._positions = table
+        return table[start:end]
 
 
 def sinusoid(start: int, length: int, width: int, device: torch.device) -> Tensor:

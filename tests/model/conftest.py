@@ -1,14 +1,17 @@
 """Small models, and ids for them."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from heliograph.model import Transformer, TransformerConfig
 
 MakeModel = Callable[..., Transformer]
+Calls = Callable[[Callable[[], object]], Counter[str]]
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +61,23 @@ def target() -> torch.Tensor:
 def target_out() -> torch.Tensor:
     """The same before an end token."""
     return torch.tensor([[6, 8, 13, 2, 0], [15, 3, 22, 10, 2], [7, 2, 0, 0, 0]])
+
+
+@pytest.fixture
+def calls() -> Calls:
+    """How often a function calls each of torch's operations, those inside others included."""
+
+    def count(function: Callable[[], object]) -> Counter[str]:
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            function()
+        return Counter({each.key: each.count for each in profiled.key_averages()})
+
+    return count
+
+
+@pytest.fixture
+def look_every(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has search and sampling look only every so many tokens who is done, as on a GPU."""
+    return lambda tokens: monkeypatch.setattr(
+        "heliograph.model.search.tokens_per_look", lambda _: tokens
+    )

@@ -1,6 +1,7 @@
 """The model against torch.nn.Transformer, and what padding must never do."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from heliograph.model import Constraints, SmoothedLoss, Transformer, greedy_sear
 from heliograph.model.transformer import sinusoid
 
 MakeModel = Callable[..., Transformer]
+Calls = Callable[[Callable[[], object]], Counter[str]]
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -154,6 +156,34 @@ def test_positions_have_no_end_and_are_the_same_from_any_start() -> None:
     expected = [f(2999 / 10000 ** (i / 8)) for i in range(0, 8, 2) for f in (math.sin, math.cos)]
     torch.testing.assert_close(positions[2999], torch.tensor(expected), rtol=0, atol=2e-4)
     torch.testing.assert_close(sinusoid(2990, 10, 8, torch.device("cpu")), positions[2990:])
+
+
+def test_positions_are_computed_once_for_many_tokens(make_model: MakeModel, calls: Calls) -> None:
+    model, source = make_model().eval(), torch.tensor([[5, 9, 17, 4, 11, 2]])
+    with torch.no_grad():
+        model.embedding.weight[2] = 0  # an end that is hardly ever likely
+        model.embedding.weight[3:] *= 3
+
+    def search() -> None:
+        [[found]] = greedy_search(model, source, Constraints(torch.tensor([30])))
+        assert len(found.tokens) == 30
+
+    assert calls(search)["aten::sin"] == 3  # up to 8, 16 and 32
+    assert calls(search)["aten::sin"] == 0
+    # Search leaves no trace in what is saved, and nothing that training cannot use.
+    assert {name.split(".")[-1] for name in model.state_dict()} == {"weight", "bias"}
+    model.train()(source, source).sum().backward()
+
+
+def test_positions_of_a_table_are_those_of_each_by_itself(make_model: MakeModel) -> None:
+    model, cpu = make_model(width=64), torch.device("cpu")
+    for start, end in [(0, 1), (1, 2), (3, 4), (0, 7), (8, 9), (500, 501), (0, 700), (1033, 1034)]:
+        for table in (
+            model._sinusoid,
+            make_model(width=64)._sinusoid,
+        ):  # one that has grown, or not
+            assert torch.equal(table(start, end, cpu), sinusoid(start, end - start, 64, cpu))
+    assert model._sinusoid(0, 3, torch.device("meta")).device == torch.device("meta")
 
 
 def test_embeddings_are_tied(model: Transformer) -> None:
