@@ -14,6 +14,7 @@ sampling      translations drawn at random
 
 from heliograph.model.config import TransformerConfig
 from heliograph.model.constraints import Constraints, Prefix
+from heliograph.model.functional import autocast_for
 from heliograph.model.loss import SmoothedLoss
 from heliograph.model.sampling import sample
 from heliograph.model.schedule import inverse_square_root
@@ -27,6 +28,7 @@ __all__ = [
     "SmoothedLoss",
     "Transformer",
     "TransformerConfig",
+    "autocast_for",
     "beam_search",
     "greedy_search",
     "inverse_square_root",

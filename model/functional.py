@@ -1,20 +1,22 @@
-"""Dropout, attention and matrix products, with forms of their own on a CPU.
+"""Dropout, attention and matrix products, with forms of their own on a CPU, and the precision.
 
 For speed: on a GPU the fused kernels of torch are the fastest. On a CPU torch draws dropout's coins
 one float at a time, which took a sixth of a training step, and leaves its fused attention kernel as
 soon as attention weights are dropped. benchmarks/train.py shows what the difference makes.
 
-For repeatability: without gradients, as in search, a row's result is the same to the last bit
-whatever other rows there are. MKL multiplies four rows at a time, and the one to three rows left
-over by kernels that round otherwise, even by where they lie in memory; so none are left over. On
-newer CPUs it has yet another kernel for fewer than sixteen rows, so there are never fewer, and it
-cuts long sums by the number of rows, so they are cut here.
+For repeatability: on a CPU without gradients, as in search, a row's result is the same to the last
+bit whatever other rows there are. MKL multiplies four rows at a time, and the one to three rows
+left over by kernels that round otherwise, even by where they lie in memory; so none are left over.
+On newer CPUs it has yet another kernel for fewer than sixteen rows, so there are never fewer, and
+it cuts long sums by the number of rows, so they are cut here.
 
 Shapes: B batch, S source length, T target length, H heads, K head width, D model width.
 """
 
 import math
-from functools import cache
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +30,17 @@ MOST_TERMS = 512
 """Of a sum: from 1,024 on MKL cuts it as it likes, by the number of rows."""
 STRETCH = 64
 """Elements of a vocabulary that are ruled out together."""
+
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+def autocast_for(precision: str, device: torch.device) -> Autocast:
+    """The context that the model runs in: "float32", "bfloat16", or "auto", which is bfloat16 on
+    GPUs that compute with it and float32 elsewhere."""
+    automatic = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bfloat16" or (precision == "auto" and automatic):
+        return partial(torch.autocast, device.type, dtype=torch.bfloat16)
+    return nullcontext
 
 
 def attend(
@@ -122,14 +135,20 @@ def _repeatable(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
-def visible_tokens(tokens: Tensor, pad_id: int) -> Tensor | None:
+def visible_tokens(tokens: Tensor, pad_id: int, padded: bool | None = None) -> Tensor | None:
     """What `attend` may see of padded ids [B, S]: [B, 1, 1, S], False at padding.
 
     A row's first token is always visible, so that a row of nothing but padding stays finite. None:
-    there is no padding, and no mask to apply; on a GPU, where asking would wait for it, never None.
+    there is no padding, and no mask to apply, without which a GPU has a faster kernel.
+
+    Args:
+        padded: whether there is padding, where the caller knows. None: a CPU looks; on a GPU
+            looking would wait for it, and there is a mask.
     """
+    if padded is False:
+        return None
     visible = tokens != pad_id
-    if tokens.device.type == "cpu" and bool(visible.all()):
+    if padded is None and tokens.device.type == "cpu" and bool(visible.all()):
         return None
     visible[:, 0] = True
     return visible[:, None, None, :]

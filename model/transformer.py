@@ -84,13 +84,19 @@ class Transformer(nn.Module):
         return self.project(self.decode_hidden(target, memory, source))
 
     def decode_hidden(
-        self, target: Tensor, memory: Tensor, source: Tensor, weights: list[Tensor] | None = None
+        self,
+        target: Tensor,
+        memory: Tensor,
+        source: Tensor,
+        weights: list[Tensor] | None = None,
+        padded: bool | None = None,
     ) -> Tensor:
         """As `decode`, up to the output projection: [B, T, D].
 
         Where `weights` is given, each layer's cross-attention [B, H, T, S] is appended to it.
+        `padded` is of the source, as in `visible_tokens`.
         """
-        visible = visible_tokens(source, self.config.pad_id)
+        visible = visible_tokens(source, self.config.pad_id, padded)
         x = self._embed(target)
         for layer in self._decoder_layers():
             memory_key_value = layer.cross_attention.key_value(memory)
@@ -113,13 +119,14 @@ class Transformer(nn.Module):
         self.decode_hidden(target, self.encode(source), source, weights)
         return torch.stack(weights)
 
-    def start(self, source: Tensor) -> DecoderState:
-        """Encode source [B, S] and prepare to decode it token by token."""
-        memory = self.encode(source)
+    def start(self, source: Tensor, padded: bool | None = None) -> DecoderState:
+        """Encode source [B, S] and prepare to decode it token by token; `padded` as in
+        `visible_tokens`."""
+        memory = self.encode(source, padded)
         memory_key_value = [
             layer.cross_attention.key_value(memory) for layer in self._decoder_layers()
         ]
-        return DecoderState(memory_key_value, visible_tokens(source, self.config.pad_id))
+        return DecoderState(memory_key_value, visible_tokens(source, self.config.pad_id, padded))
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Feed every hypothesis its newest token [B, W] → logits [B, W, V] of the one after it."""

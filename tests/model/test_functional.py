@@ -1,5 +1,7 @@
 """The CPU's own dropout, attention and matrix products do what torch's do."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,9 +11,11 @@ from heliograph.model.functional import (
     add_dropped,
     attend,
     attention_weights,
+    autocast_for,
     dropped,
     likeliest,
     linear,
+    visible_tokens,
 )
 
 
@@ -123,3 +127,28 @@ def test_the_likeliest_are_topk_s(size: int) -> None:
     assert torch.equal(values, x.topk(5).values)
     assert torch.equal(x.gather(-1, places), values)
     assert all(len(set(row)) == 5 for row in places.flatten(0, 1).tolist())
+
+
+def test_there_is_a_mask_where_there_may_be_padding() -> None:
+    tokens = torch.tensor([[5, 2, 0], [0, 0, 0]])
+    expected = torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()[:, None, None]
+    for padded in (None, True):
+        assert torch.equal(visible_tokens(tokens, 0, padded), expected)
+    assert visible_tokens(tokens, 9) is None
+    assert visible_tokens(tokens, 9, padded=True).all()
+    # Elsewhere than on a CPU nobody looks.
+    tokens = tokens.to("meta")
+    assert visible_tokens(tokens, 9).shape == (2, 1, 1, 3)
+    assert visible_tokens(tokens, 9, padded=False) is None
+
+
+@pytest.mark.parametrize("has_it", [False, True])
+def test_auto_is_bfloat16_on_gpus_that_compute_with_it(
+    monkeypatch: pytest.MonkeyPatch, has_it: bool
+) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_it)
+    assert (autocast_for("auto", gpu) is not nullcontext) == has_it
+    assert autocast_for("auto", cpu) is autocast_for("float32", gpu) is nullcontext
+    with autocast_for("bfloat16", cpu)():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
