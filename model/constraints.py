@@ -23,8 +23,12 @@ class Prefix(Protocol):
 class Constraints:
     """The limits of every sentence of a batch; those of sentences that are done can be dropped.
 
+    Where only lengths are limited, or repetitions forbidden, `apply` never waits for a GPU. To
+    prefixes it has to show the tokens.
+
     Attributes:
         max_lengths: [B], tokens of a translation, start and end not counted; there it has to end.
+        longest: the largest of them at the start.
     """
 
     def __init__(
@@ -36,7 +40,7 @@ class Constraints:
     ) -> None:
         """
         Args:
-            max_lengths: [B], at least 0.
+            max_lengths: [B], at least 0; on the CPU, where looking at them takes no time.
             min_lengths: [B], likewise; where it is above the maximum, the maximum holds.
             no_repeat_ngram: no sequence of this many tokens comes twice in a translation; 0: any
                 may. A hypothesis with nothing else to go on with ends, however short it is.
@@ -53,9 +57,17 @@ class Constraints:
         if prefixes is not None and len(prefixes) != max_lengths.numel():
             raise ValueError(f"{len(prefixes)} prefixes for {max_lengths.numel()} sentences")
         self.max_lengths = max_lengths
+        self.longest: int = max(max_lengths.tolist(), default=0)
         self.no_repeat_ngram = no_repeat_ngram
         self._min_lengths = min_lengths
         self._prefixes = None if prefixes is None else list(prefixes)
+        self._note_lengths()
+
+    def to(self, device: torch.device) -> None:
+        """Move to where the logits are."""
+        self.max_lengths = self.max_lengths.to(device)
+        if self._min_lengths is not None:
+            self._min_lengths = self._min_lengths.to(device)
 
     def keep(self, sentences: Tensor) -> None:
         """The sentences numbered so among the B stay."""
@@ -64,6 +76,13 @@ class Constraints:
             self._min_lengths = self._min_lengths[sentences]
         if self._prefixes is not None:
             self._prefixes = [self._prefixes[number] for number in sentences.tolist()]
+        self._note_lengths()
+
+    def _note_lengths(self) -> None:
+        """The lengths at which `apply` has something to do, so that it need not look each time."""
+        self._first_limit: int = min(self.max_lengths.tolist(), default=0)
+        least = None if self._min_lengths is None else self._min_lengths.tolist()
+        self._last_minimum: int = max(least or [], default=0)
 
     def apply(self, logits: Tensor, tokens: Tensor, config: TransformerConfig) -> Tensor | None:
         """Make forbidden next tokens impossible: logits [B, W, V] become -inf there, in place.
@@ -76,16 +95,16 @@ class Constraints:
         Returns:
             Which hypotheses may end, bool [B, W]; None: all of them.
         """
-        logits[..., [config.pad_id, config.start_id, config.end_id]] = -torch.inf
+        for token in (config.pad_id, config.start_id, config.end_id):
+            logits[..., token] = -torch.inf
         length = tokens.size(2) - 1
         unfinished = self._apply_prefixes(logits, tokens)
         if self.no_repeat_ngram:
             self._forbid_repetitions(logits, tokens, unfinished, config.pad_id)
-        at_limit = length >= self.max_lengths
-        if bool(at_limit.any()):
-            logits[at_limit] = -torch.inf
+        if length >= self._first_limit:
+            logits.masked_fill_((length >= self.max_lengths)[:, None, None], -torch.inf)
         may_end = None if unfinished is None else ~unfinished
-        if self._min_lengths is not None and bool((length < self._min_lengths).any()):
+        if self._min_lengths is not None and length < self._last_minimum:
             long_enough = (length >= self._min_lengths)[:, None] | logits.amax(-1).isneginf()
             may_end = long_enough if may_end is None else long_enough & may_end
         return may_end

@@ -1,6 +1,6 @@
 """Translations drawn at random, token by token.
 
-Shapes: R drawn translations that have not ended, of all sentences, V vocabulary.
+Shapes: R drawn translations that have not left the batch, of all sentences, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from heliograph.model.constraints import Constraints
-from heliograph.model.search import Hypothesis, divisors
+from heliograph.model.search import Hypothesis, divisors, looks
 from heliograph.model.transformer import Transformer
 
 
@@ -25,12 +25,14 @@ def sample(
     top_p: float = 1.0,
     length_penalty: float = 1.0,
     length_offset: float = 0.0,
+    padded: bool | None = None,
 ) -> list[list[Hypothesis]]:
     """Draw translations of each sentence.
 
     A sentence's chances come from its own seed alone and are all drawn before the first step, so
-    that its translations do not depend on its batch-mates; more draws leave the first ones as they
-    are. Constraints, top_k and top_p forbid tokens in this order.
+    that on a CPU its translations do not depend on its batch-mates, and more draws leave the first
+    ones as they are; a GPU rounds by the batch. Constraints, top_k and top_p forbid tokens in this
+    order.
 
     Args:
         source: [B, S], ids padded on the right.
@@ -42,6 +44,7 @@ def sample(
         top_p: in (0, 1]; only the likeliest tokens that together reach this probability are drawn.
         length_penalty, length_offset: see `search.divisors`; of the scores alone, which are the
             model's at temperature 1.
+        padded: whether the source is, as in `functional.visible_tokens`.
 
     Returns:
         Each sentence's translations, the best score first.
@@ -56,11 +59,12 @@ def sample(
             "draws must be at least 1, temperature above 0, top_k at least 0, top_p in (0, 1]: "
             f"{draws}, {temperature}, {top_k}, {top_p}"
         )
-    longest = int(constraints.max_lengths.max()) if source.size(0) else 0
-    scale = divisors(longest + 1, length_penalty, length_offset)
-    drawing = _Drawing(model, source, constraints, seeds, draws, scale)
-    while drawing.numbers.numel():
-        drawing.advance(temperature, top_k, top_p)
+    scale = divisors(constraints.longest + 1, length_penalty, length_offset)
+    drawing = _Drawing(model, source, constraints, seeds, draws, scale, padded)
+    for look in looks(constraints.longest, source.device):
+        if not drawing.numbers.numel():
+            break
+        drawing.advance(temperature, top_k, top_p, look)
     return drawing.answers(draws)
 
 
@@ -92,7 +96,7 @@ def draw(logits: Tensor, chances: Tensor, top_k: int = 0, top_p: float = 1.0) ->
 
 
 class _Drawing:
-    """The translations that have not ended, and those that have."""
+    """The translations that have not left, and those that have."""
 
     def __init__(
         self,
@@ -102,25 +106,34 @@ class _Drawing:
         seeds: Sequence[int],
         draws: int,
         divisors: Tensor,
+        padded: bool | None,
     ) -> None:
         self.model = model
         device, count = source.device, source.size(0) * draws
-        self.state = model.start(source)
-        # Of the translations that have not ended, in the same order everywhere.
-        self.numbers = torch.arange(count, device=device)
+        self.state = model.start(source, padded)
         self.divisors = divisors.to(device)
-        self.chances = _chances(seeds, constraints.max_lengths.tolist(), draws).to(device)
-        of_sentences = torch.arange(source.size(0), device=device).repeat_interleave(draws)
-        self.state.keep_sentences(of_sentences)
-        constraints.keep(of_sentences)
-        self.constraints = constraints
-        self.tokens = torch.full((count, 1, 1), model.config.start_id, device=device)
-        self.log_probabilities = torch.zeros(count, device=device)
         # Of all; one without tokens and score has found no way to its end.
         self.found = [Hypothesis([], -torch.inf)] * count
+        # Of the translations that have not left, in the same order everywhere.
+        self.numbers = torch.arange(count, device=device)
+        self.chances = _chances(seeds, constraints.max_lengths.tolist(), draws).to(device)
+        of_sentences = torch.arange(source.size(0)).repeat_interleave(draws)
+        self.constraints = constraints
+        self.constraints.keep(of_sentences)
+        self.constraints.to(device)
+        self.state.keep_sentences(of_sentences.to(device))
+        self.tokens = torch.full((count, 1, 1), model.config.start_id, device=device)
+        self.log_probabilities = torch.zeros(count, device=device)
+        # Of those among them that are done, and only wait for leave.
+        self.done = torch.zeros(count, dtype=torch.bool, device=device)
+        self.lengths = torch.zeros(count, dtype=torch.int64, device=device)
+        self.scores = torch.full((count,), -torch.inf, device=device)
 
-    def advance(self, temperature: float, top_k: int, top_p: float) -> None:
-        """Every translation grows by one token or ends."""
+    def advance(self, temperature: float, top_k: int, top_p: float, look: bool) -> None:
+        """Every translation grows by one token or ends; if we `look`, those that are done leave.
+
+        Nothing here waits for a GPU, but for a look, and prefixes.
+        """
         config, length = self.model.config, self.tokens.size(2)
         logits = self.model.step(self.tokens[:, :, -1], self.state).float()
         log_probabilities = torch.log_softmax(logits, dim=-1)[:, 0]
@@ -128,17 +141,21 @@ class _Drawing:
         may_end = self.constraints.apply(logits, self.tokens, config)
         logits[..., config.end_id] = end if may_end is None else end.where(may_end, -torch.inf)
         lost = logits[:, 0].amax(-1).isneginf()
-        logits[lost] = 0.0
+        # Something has to be drawn: an end that does not count.
+        logits[:, 0, config.end_id].masked_fill_(lost, 0.0)
         newest = draw(logits[:, 0] / temperature, self.chances[:, length - 1], top_k, top_p)
         self.log_probabilities += log_probabilities.gather(1, newest[:, None]).squeeze(1)
 
-        ended = (newest == config.end_id) & ~lost
-        scores = (self.log_probabilities / self.divisors[length]).tolist()
-        for row in ended.nonzero().squeeze(1).tolist():
-            tokens = self.tokens[row, 0, 1:].tolist()
-            self.found[int(self.numbers[row])] = Hypothesis(tokens, scores[row])
+        done = self.done | (newest == config.end_id)
+        ended = done & ~self.done & ~lost
+        self.scores = torch.where(
+            ended, self.log_probabilities / self.divisors[length], self.scores
+        )
+        self.lengths = self.lengths.masked_fill(ended, length - 1)
         self.tokens = torch.cat([self.tokens, newest[:, None, None]], dim=2)
-        self._keep((~ended & ~lost).nonzero().squeeze(1))
+        self.done = done
+        if look:
+            self._leave()
 
     def answers(self, draws: int) -> list[list[Hypothesis]]:
         """Those of each sentence, the best score first."""
@@ -148,14 +165,22 @@ class _Drawing:
             for group in groups
         ]
 
-    def _keep(self, rows: Tensor) -> None:
-        if rows.numel() == self.numbers.numel():
+    def _leave(self) -> None:
+        leaving = self.done.nonzero().squeeze(1)
+        if not leaving.numel():
             return
-        self.numbers, self.chances = self.numbers[rows], self.chances[rows]
-        self.tokens, self.log_probabilities = self.tokens[rows], self.log_probabilities[rows]
-        self.state.keep_sentences(rows)
-        self.state.keep_hypotheses(rows)
-        self.constraints.keep(rows)
+        columns = (self.numbers, self.tokens[:, 0, 1:], self.lengths, self.scores)
+        ended = zip(*(column[leaving].tolist() for column in columns), strict=True)
+        for number, tokens, length, score in ended:
+            self.found[number] = Hypothesis(tokens[:length], score)
+        staying = (~self.done).nonzero().squeeze(1)
+        self.numbers, self.chances = self.numbers[staying], self.chances[staying]
+        self.tokens, self.done = self.tokens[staying], self.done[staying]
+        self.log_probabilities = self.log_probabilities[staying]
+        self.lengths, self.scores = self.lengths[staying], self.scores[staying]
+        self.state.keep_sentences(staying)
+        self.state.keep_hypotheses(staying)
+        self.constraints.keep(staying)
 
 
 def _chances(seeds: Sequence[int], max_lengths: Sequence[int], draws: int) -> Tensor:

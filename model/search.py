@@ -4,6 +4,7 @@ Shapes: B sentences still open, W hypotheses of each (1 at the start, then the b
 hypothesis so far, start token included, V vocabulary, N translations kept of a sentence.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,9 @@ from torch.nn import functional
 from heliograph.model.constraints import Constraints
 from heliograph.model.functional import likeliest
 from heliograph.model.transformer import Transformer
+
+TOKENS_PER_LOOK = 8
+"""On a GPU. With more, sentences that are done cost more work; with fewer it waits more often."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ def beam_search(
     length_penalty: float = 1.0,
     n_best: int = 1,
     length_offset: float = 0.0,
+    padded: bool | None = None,
 ) -> list[list[Hypothesis]]:
     """The best translations found of each sentence.
 
@@ -62,7 +67,7 @@ def beam_search(
     take their divisors from one table, and see `_extensions`. An equal score does not displace an
     earlier one, and what finishes without entering the answer only brings the end nearer.
 
-    A sentence that is done leaves the batch.
+    A sentence that is done leaves the batch: see `looks`.
 
     Args:
         source: [B, S], ids padded on the right.
@@ -72,6 +77,7 @@ def beam_search(
         length_penalty, length_offset: at least 0, see `divisors`; a penalty of 0 favours short
             translations.
         n_best: at most `beam`.
+        padded: whether the source is, as in `functional.visible_tokens`.
 
     Returns:
         Each sentence's translations, the best first; fewer than `n_best` only where there are no
@@ -87,12 +93,27 @@ def beam_search(
             "beam must be at least 1, length_penalty and length_offset at least 0, n_best from 1 "
             f"to beam: {beam}, {length_penalty}, {length_offset}, {n_best}"
         )
-    longest = int(constraints.max_lengths.max()) if source.size(0) else 0
-    scale = divisors(longest + 1, length_penalty, length_offset)
-    search = _Search(model, source, constraints, beam, scale, n_best)
-    while search.sentences.numel():
-        search.advance()
-    return search.answers()
+    scale = divisors(constraints.longest + 1, length_penalty, length_offset)
+    search = _Search(model, source, constraints, beam, scale, n_best, padded)
+    for look in looks(constraints.longest, source.device):
+        if not search.sentences.numel():
+            break
+        search.advance(look)
+    return search.answers
+
+
+def looks(longest: int, device: torch.device) -> Iterator[bool]:
+    """For each token that translations of up to `longest` may take, their end included: whether who
+    is done leaves the batch after it. After the last of them all do."""
+    every = tokens_per_look(device)
+    for taken in range(1, longest + 2):
+        yield taken % every == 0 or taken > longest
+
+
+def tokens_per_look(device: torch.device) -> int:
+    """To see who is done, the host has to wait for a GPU, which then has nothing to do. On a CPU a
+    look costs nothing."""
+    return 1 if device.type == "cpu" else TOKENS_PER_LOOK
 
 
 def divisors(longest: int, length_penalty: float, length_offset: float = 0.0) -> Tensor:
@@ -106,7 +127,8 @@ def divisors(longest: int, length_penalty: float, length_offset: float = 0.0) ->
 
 
 class _Search:
-    """The hypotheses of the sentences still open, and the best finished ones of every sentence."""
+    """The hypotheses of the sentences still open, the best finished ones of these, and the answers
+    of those that have left."""
 
     def __init__(
         self,
@@ -116,26 +138,32 @@ class _Search:
         beam: int,
         divisors: Tensor,
         n_best: int,
+        padded: bool | None,
     ) -> None:
         self.model = model
         self.beam = beam
-        self.state = model.start(source)
+        self.state = model.start(source, padded)
         batch, device = source.size(0), source.device
+        longest = divisors.numel() - 2
+        self.divisors = divisors.to(device)
+        self.answers: list[list[Hypothesis]] = [[]] * batch
         # Of the open sentences, in the same order everywhere.
         self.sentences = torch.arange(batch, device=device)
         self.constraints = constraints
+        self.constraints.to(device)
         self.tokens = torch.full((batch, 1, 1), model.config.start_id, device=device)
         self.log_probabilities = torch.zeros(batch, 1, device=device)
         self.finished = torch.zeros(batch, dtype=torch.int64, device=device)
-        # Of all sentences; each row is sorted, the best first.
-        longest = divisors.numel() - 2
-        self.divisors = divisors.to(device)
+        # Each row is sorted, the best first.
         self.best_scores = torch.full((batch, n_best), -torch.inf, device=device)
         self.best_lengths = torch.zeros(batch, n_best, dtype=torch.int64, device=device)
         self.best_tokens = torch.zeros(batch, n_best, longest, dtype=torch.int64, device=device)
 
-    def advance(self) -> None:
-        """Every hypothesis grows by one token or ends; sentences that are done leave."""
+    def advance(self, look: bool) -> None:
+        """Every hypothesis grows by one token or ends; if we `look`, sentences that are done leave.
+
+        Nothing here waits for a GPU, but for a look, and prefixes.
+        """
         logits = self.model.step(self.tokens[:, :, -1], self.state).float()
         ending, continuing, next_tokens = self._extensions(logits)
         alive, choice = continuing.flatten(1).topk(min(self.beam, continuing[0].numel()))
@@ -144,9 +172,14 @@ class _Search:
         self._finish(ending.masked_fill(ending < threshold, -torch.inf))
 
         bound = alive[:, 0] / self.divisors[self.constraints.max_lengths + 1]
-        last = self.best_scores[self.sentences, -1]
-        done = (self.finished >= self.beam) | (bound <= last)
-        self._continue((~done).nonzero().squeeze(1), alive, choice, next_tokens)
+        done = (self.finished >= self.beam) | (bound <= self.best_scores[:, -1])
+        staying = None
+        if look:
+            staying = self._leave(done)
+        else:
+            # Nothing comes of a hypothesis without probability: what is done stays done, as it is.
+            alive = alive.masked_fill(done[:, None], -torch.inf)
+        self._continue(staying, alive, choice, next_tokens)
 
     def _extensions(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """logits [B, W, V] → log-probabilities: of ending [B, W]; of going on [B, W, N] by the N
@@ -170,62 +203,64 @@ class _Search:
         self.finished += ending.isfinite().sum(dim=1)
         # In the number of tokens the start token stands for the end token.
         scores = ending / self.divisors[self.tokens.size(2)]
-        better = scores.amax(dim=1) > self.best_scores[self.sentences, -1]
-        rows = better.nonzero().squeeze(1)
-        if rows.numel():
-            self._rank(rows, scores[rows])
-
-    def _rank(self, rows: Tensor, scores: Tensor) -> None:
-        """Merge what has these scores [R, W], of the open sentences numbered `rows` [R], into the
-        best ones of their sentences."""
-        sentences, n_best = self.sentences[rows], self.best_scores.size(1)
         # A stable sort: of equal scores, the earlier stays in front.
-        ranked, order = torch.cat([self.best_scores[sentences], scores], dim=1).sort(
+        ranked, order = torch.cat([self.best_scores, scores], dim=1).sort(
             dim=1, descending=True, stable=True
         )
-        order = order[:, :n_best]
+        n_best = self.best_scores.size(1)
+        self.best_scores, order = ranked[:, :n_best], order[:, :n_best]
         # The start token is not part of a translation.
         length = self.tokens.size(2) - 1
-        tokens = functional.pad(self.tokens[rows, :, 1:], (0, self.best_tokens.size(2) - length))
-        tokens = torch.cat([self.best_tokens[sentences], tokens], dim=1)
-        lengths = functional.pad(self.best_lengths[sentences], (0, scores.size(1)), value=length)
-        which = torch.arange(rows.numel(), device=rows.device)[:, None]
-        self.best_scores[sentences] = ranked[:, :n_best]
-        self.best_tokens[sentences] = tokens[which, order]
-        self.best_lengths[sentences] = lengths.gather(1, order)
+        lengths = functional.pad(self.best_lengths, (0, scores.size(1)), value=length)
+        self.best_lengths = lengths.gather(1, order)
+        best_tokens = self.best_tokens[:, :, :length]  # the earlier ones are shorter
+        tokens = torch.cat([best_tokens, self.tokens[:, :, 1:]], dim=1)
+        best_tokens.copy_(tokens.gather(1, order[..., None].expand(-1, -1, length)))
+
+    def _leave(self, done: Tensor) -> Tensor | None:
+        """Sentences that are done leave with their answers. Which of the open ones stay, by their
+        numbers among these; None: all."""
+        leaving = done.nonzero().squeeze(1)
+        if not leaving.numel():
+            return None
+        best = zip(
+            self.sentences[leaving].tolist(),
+            self.best_tokens[leaving].tolist(),
+            self.best_lengths[leaving].tolist(),
+            self.best_scores[leaving].tolist(),
+            strict=True,
+        )
+        for number, *columns in best:
+            self.answers[number] = [
+                Hypothesis(tokens[:length], score)
+                for tokens, length, score in zip(*columns, strict=True)
+                if score > -torch.inf
+            ]
+        staying = (~done).nonzero().squeeze(1)
+        self.state.keep_sentences(staying)
+        self.constraints.keep(staying)
+        self.sentences, self.finished = self.sentences[staying], self.finished[staying]
+        self.best_scores, self.best_lengths = self.best_scores[staying], self.best_lengths[staying]
+        self.best_tokens = self.best_tokens[staying]
+        return staying
 
     def _continue(
-        self, still_open: Tensor, alive: Tensor, choice: Tensor, next_tokens: Tensor
+        self, staying: Tensor | None, alive: Tensor, choice: Tensor, next_tokens: Tensor
     ) -> None:
-        """Keep the open sentences numbered `still_open`, and of each the hypotheses that live on.
+        """Of the sentences that are `staying`, keep the hypotheses that live on.
 
         alive [B, W']: their log-probabilities; choice [B, W']: where each is in next_tokens
         [B, W, N], which has a row for each of the hypotheses that they extend.
         """
-        if still_open.numel() < self.sentences.numel():
-            self.state.keep_sentences(still_open)
-            self.constraints.keep(still_open)
-            self.sentences = self.sentences[still_open]
-            self.finished = self.finished[still_open]
-        width = self.tokens.size(1)
-        self.log_probabilities, choice = alive[still_open], choice[still_open]
-        rows = still_open[:, None] * width + choice // next_tokens.size(2)
-        newest = next_tokens[still_open].flatten(1).gather(1, choice)
-        self.tokens = torch.cat([self.tokens.flatten(0, 1)[rows], newest[..., None]], dim=2)
-        self.state.keep_hypotheses(rows.flatten())
-
-    def answers(self) -> list[list[Hypothesis]]:
-        rows = zip(
-            self.best_tokens.tolist(),
-            self.best_lengths.tolist(),
-            self.best_scores.tolist(),
-            strict=True,
-        )
-        return [
-            [
-                Hypothesis(tokens[:length], value)
-                for tokens, length, value in zip(*row, strict=True)
-                if value > -torch.inf
-            ]
-            for row in rows
-        ]
+        newest = next_tokens.flatten(1).gather(1, choice)
+        past, width = self.tokens, self.tokens.size(1)
+        # With a beam of 1 each extends itself, and nothing of the past need be copied.
+        if staying is not None or self.beam > 1:
+            first = width * torch.arange(past.size(0), device=past.device)
+            rows = first[:, None] + choice // next_tokens.size(2)
+            if staying is not None:
+                rows, alive, newest = rows[staying], alive[staying], newest[staying]
+            past = past.flatten(0, 1)[rows]
+            self.state.keep_hypotheses(rows.flatten())
+        self.log_probabilities = alive
+        self.tokens = torch.cat([past, newest[..., None]], dim=2)
