@@ -146,7 +146,7 @@ def compare(folder: Path, engine: Engine, pairs: Pairs, settings: Decoding) -> d
     ours, theirs = (
         [found[0] if found else Translation("", 0.0) for found in alternatives]
         for alternatives in (
-            Translator.load(folder).alternatives(sources, settings),
+            Translator.load(folder, precision="float32").alternatives(sources, settings),
             open_engine(folder, engine).alternatives(sources, settings),
         )
     )

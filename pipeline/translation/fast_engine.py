@@ -89,9 +89,11 @@ class FastTranslator(RunsModel):
         settings: Decoding,
         prefixes: Sequence[str] | None = None,
     ) -> list[list[Translation]]:
-        """What CTranslate2 does otherwise."""
+        """What CTranslate2 does otherwise. In float32, as an export may be: a search that both take
+        a part in is one search."""
         with self._torch_lock:
-            self._torch = self._torch or Translator.load(self._model_folder)
+            if self._torch is None:
+                self._torch = Translator.load(self._model_folder, precision="float32")
             return self._torch.alternatives(sentences, settings, prefixes)
 
     def alternatives(

@@ -13,7 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from heliograph.model import Constraints, Hypothesis, Transformer, beam_search, sample
+from heliograph.model import (
+    Constraints,
+    Hypothesis,
+    Transformer,
+    autocast_for,
+    beam_search,
+    sample,
+)
 from heliograph.pipeline.checkpoints.model_folder import load_model
 from heliograph.pipeline.request.decoding import Decoding, Sampling, Search
 from heliograph.pipeline.request.errors import RequestError
@@ -65,28 +72,43 @@ class RunsModel(ABC):
 class Translator(RunsModel):
     """A model and its tokenizer on one device.
 
-    Deterministic: the same sentences, settings and weights give the same strings in any process.
+    Deterministic on a CPU: the same sentences, settings and weights give the same strings in any
+    process and any batch. A GPU rounds by the batch and by its kind, and computes in bfloat16 where
+    it can, as training does.
     """
 
     def __init__(
-        self, model: Transformer, tokenizer: Tokenizer, device: str | torch.device = "cpu"
+        self,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        device: str | torch.device = "cpu",
+        precision: str = "auto",
     ) -> None:
+        """`precision` as in `autocast_for`."""
         self.model = model.to(device)
         self.tokenizer = tokenizer
         self.device = torch.device(device)
+        self._autocast = autocast_for(precision, self.device)
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device | None = None) -> "Translator":
+    def load(
+        cls,
+        folder: str | Path,
+        device: str | torch.device | None = None,
+        precision: str = "auto",
+    ) -> "Translator":
         """The translator of a model folder.
 
         Args:
             device: None: the GPU where there is one, else the CPU.
+            precision: as in `autocast_for`.
 
         Raises:
             RequestError: `folder` holds no model.
         """
         model, tokenizer = load_model(folder)
-        return cls(model, tokenizer, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(model, tokenizer, device, precision)
 
     def alternatives(
         self,
@@ -99,7 +121,7 @@ class Translator(RunsModel):
         begin = [self._prefix(prefix) for prefix in prefixes or [""] * len(sentences)]
         wanted = [number for number, sentence in enumerate(sentences) if sentence.strip()]
         found: list[list[Hypothesis]] = [[] for _ in sentences]
-        with _evaluating(self.model):
+        with _evaluating(self.model), self._autocast():
             for batch in batches(wanted, tokens, settings.tokens_per_batch):
                 answers = self._search(
                     [tokens[n] for n in batch], [begin[n] for n in batch], settings
@@ -125,7 +147,7 @@ class Translator(RunsModel):
         """
         config = self.model.config
         source_ids, target_ids = self._tokenize([source, target])
-        with _evaluating(self.model):
+        with _evaluating(self.model), self._autocast():
             weights = self.model.cross_attention(
                 torch.tensor([[*source_ids, config.end_id]], device=self.device),
                 torch.tensor([[config.start_id, *target_ids][:first]], device=self.device),
@@ -155,6 +177,8 @@ class Translator(RunsModel):
         source = torch.full((len(batch), _padded(len(batch[-1]))), config.pad_id)
         for row, tokens in zip(source, batch, strict=True):
             row[: len(tokens) + 1] = torch.tensor([*tokens, config.end_id])
+        # Known here; a GPU would have to be waited for.
+        padded = any(len(tokens) + 1 < source.size(1) for tokens in batch)
         source = source.to(self.device)
         constraints = self._constraints([len(tokens) for tokens in batch], prefixes, settings)
         scoring = {
@@ -162,7 +186,13 @@ class Translator(RunsModel):
         }  # fmt: skip
         if settings.sampling is None:
             return beam_search(
-                self.model, source, constraints, settings.beam, n_best=settings.n_best, **scoring
+                self.model,
+                source,
+                constraints,
+                settings.beam,
+                n_best=settings.n_best,
+                padded=padded,
+                **scoring,
             )
         chosen = settings.sampling
         return sample(
@@ -174,11 +204,13 @@ class Translator(RunsModel):
             temperature=chosen.temperature,
             top_k=chosen.top_k,
             top_p=chosen.top_p,
+            padded=padded,
             **scoring,
         )
 
+    @staticmethod
     def _constraints(
-        self, lengths: list[int], prefixes: list[TextPrefix | None], settings: Search
+        lengths: list[int], prefixes: list[TextPrefix | None], settings: Search
     ) -> Constraints:
         """Of sources of these lengths, in tokens."""
         factor, extra = settings.max_length_factor, settings.max_length_extra
@@ -188,8 +220,8 @@ class Translator(RunsModel):
         ]
         least = [int(length * settings.min_length_factor) for length in lengths]
         return Constraints(
-            torch.tensor(most, device=self.device),
-            torch.tensor(least, device=self.device) if any(least) else None,
+            torch.tensor(most),
+            torch.tensor(least) if any(least) else None,
             settings.no_repeat_ngram,
             prefixes if any(prefixes) else None,
         )

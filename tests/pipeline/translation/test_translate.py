@@ -2,13 +2,16 @@ import json
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heliograph.model.transformer import DecoderState
 from heliograph.pipeline.request.decoding import Decoding, Evaluate, Sampling
 from heliograph.pipeline.scoring.evaluate import evaluate
 from heliograph.pipeline.translation.translate import Translation, Translator
@@ -117,6 +120,41 @@ def test_a_translation_is_as_long_as_the_settings_want_it(translator: Translator
     ):
         assert len(text.encode()) >= int(1.5 * length)  # each token is at least a byte
         assert text != usual
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(seed=1)])
+def test_search_is_told_whether_its_sources_are_padded(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch, sampling: Sampling | None
+) -> None:
+    """It would have to ask a GPU."""
+    start, told = translator.model.start, []
+
+    def remember(source: torch.Tensor, padded: bool | None) -> DecoderState:
+        told.append((padded, bool((source == translator.model.config.pad_id).any())))
+        return start(source, padded)
+
+    monkeypatch.setattr(translator.model, "start", remember)
+    for text in ("x" * length for length in range(1, 17)):
+        translator.translate([text], Decoding(beam=2, max_length_extra=1, sampling=sampling))
+    assert all(said is is_so for said, is_so in told)
+    assert {said for said, _ in told} == {True, False}
+
+
+def test_a_translator_computes_in_the_precision_of_its_device(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    monkeypatch.setattr("heliograph.pipeline.translation.translate.autocast_for", lambda *_: half)
+    translator, seen = Translator.load(make_model(1), "cpu"), set()
+    translator.model.encoder[0].feed_forward.inner.register_forward_hook(
+        lambda _, __, output: seen.add(output.dtype)
+    )
+    assert translator.translate(SOURCES, Evaluate()) == TARGETS
+    assert seen == {torch.bfloat16}
+    seen.clear()
+    assert translator.attention(SOURCES[0], TARGETS[0])[2].dtype == np.float32
+    assert seen == {torch.bfloat16}
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_nothing_is_made_of_nothing(translator: Translator) -> None:
