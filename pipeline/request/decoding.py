@@ -53,7 +53,8 @@ class Sampling(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     """Only the likeliest tokens that together have this probability are drawn."""
     seed: int = Field(1, ge=0)
-    """The same seed, sentence and settings draw the same translation, whatever is in the batch."""
+    """The same seed, sentence and settings draw the same translation, on a CPU whatever is in the
+    batch; a GPU rounds by it."""
 
 
 class Decoding(Search):
