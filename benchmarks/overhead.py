@@ -1,87 +1,150 @@
 """What Ray costs: the same training by `torchrun` and through Ray Train, on the same cores.
 
-    python benchmarks/overhead.py                       # about five minutes on two cores
+    python benchmarks/overhead.py                       # about ten minutes on two cores
 
-Both sides take the same step function over the same step list, on two workers of one thread each,
-and turn about, so that whatever else the machine does hits both.
+Both sides take the same step function over the same step list, on two workers of one thread each.
 
 torchrun   a plain loop: batches that were made beforehand are read from a file and collated; no
-           tracking, no telemetry, no checkpoints. No process of Ray runs meanwhile.
+           tracking, no telemetry, no checkpoints.
 Ray        `pipeline.workers.train.train` as `heliograph train` runs it, on a Ray of its own: Ray
            Data makes the batches from `prepare`'s token ids, every step is tracked, progress shown,
            the node monitored. Ray's own processes are on the same cores. Nothing is validated or
            saved.
 
-A turn is timed from the end of its warm-up steps to the end of its last step, by rank 0. What a
-step's own clock and Ray's metrics cost is measured apart, in one process, step by step in turn.
+Both are started, and then turn about: all processes of one side are stopped (SIGSTOP) while the
+other goes on for some seconds, so that whatever else the machine does hits both. What is compared
+are the seconds of the same steps, those that no turn cut, after each side's warm-up. What a step's
+own clock and Ray's metrics cost is measured apart, in one process, step by step in turn.
 """
 
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
-SIDES = ("torchrun", "ray")
-WARM_UP_STEPS = 10
+WARM_UP_STEPS = 30
+SECONDS_OF_A_TURN = 10.0
+SETTLED = 1.0
+"""Seconds from the beginning of a turn: what was stopped has come back to its pace."""
 
 
-def turn(side: str, folder: Path) -> list[float]:
-    """Rank 0's clock at the end of each step of one side, in a process of its own."""
-    words = ["-m", "benchmarks.sides", side, str(folder)]
-    if side == "torchrun":
-        words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(f"{side}: {done.stderr[-3000:]}")
-    return [float(time) for time in (folder / "times").read_text().split()]
+class Side:
+    """One of the two, in processes of its own; `times` has rank 0's clock at each step's end."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.times = name, folder / f"{name}.times"
+        self.turns: list[tuple[float, float]] = []
+        words = ["-m", "benchmarks.sides", name, str(folder)]
+        if name == "torchrun":
+            words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
+        self._log = folder / f"{name}.log"
+        with self._log.open("wb") as log:
+            self._process = psutil.Popen(
+                [sys.executable, *words],
+                cwd=folder,
+                env=inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+                stdout=log,
+                stderr=log,
+            )
+
+    def steps(self) -> int:
+        """How many it has taken; raises SystemExit where it failed."""
+        if self._process.poll():
+            raise SystemExit(f"{self.name}: {self._log.read_text()[-3000:]}")
+        return len(self.times.read_text().splitlines()) if self.times.exists() else 0
+
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def go_on(self, seconds: float) -> None:
+        """For so long, or to its end; then it is stopped."""
+        began = time.time()
+        self._send(signal.SIGCONT)
+        with suppress(psutil.TimeoutExpired):
+            self._process.wait(seconds)
+        self.turns.append((began + SETTLED, time.time()))
+        self._send(signal.SIGSTOP)
+
+    def seconds_by_step(self) -> dict[int, float]:
+        """Of the steps that lie within one turn, by their number."""
+        times = [float(each) for each in self.times.read_text().split()]
+        return {
+            number: end - begin
+            for number, (begin, end) in enumerate(pairwise(times), start=2)
+            if number > WARM_UP_STEPS
+            and any(first <= begin and end <= last for first, last in self.turns)
+        }
+
+    def _send(self, signal_number: int) -> None:
+        if not self.runs():
+            return
+        for process in [self._process, *self._process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(signal_number)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=int, default=4, help="of each side")
-    parser.add_argument("--steps", type=int, default=70, help="of each turn, warm-up included")
+    parser.add_argument("--steps", type=int, default=500, help="of each side")
     options = parser.parse_args()
-    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        of_folder = ["-m", "benchmarks.sides"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
         subprocess.run(
-            [sys.executable, "-m", "benchmarks.sides", "prepare", str(folder), str(options.steps)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True,
+            [sys.executable, *of_folder, "prepare", str(folder), str(options.steps)],
+            env=environment, check=True,
         )  # fmt: skip
-        for number in range(options.turns):
-            for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-                times = turn(side, folder)
-                assert len(times) == options.steps, (side, len(times))
-                seconds[side].append(times[-1] - times[WARM_UP_STEPS])
-                print(f"{side:9} {seconds[side][-1]:7.2f} s", file=sys.stderr, flush=True)
+        sides = []
+        for name in ("torchrun", "ray"):
+            sides.append(side := Side(name, folder))
+            while side.steps() < WARM_UP_STEPS and side.runs():
+                side.go_on(5.0)
+            side.turns.clear()
+        while all(side.runs() for side in sides):
+            for side in sides:
+                side.go_on(SECONDS_OF_A_TURN)
+                print(f"{side.name:9} {side.steps():5} steps", file=sys.stderr, flush=True)
+        for side in sides:
+            side.go_on(1e6)
         watching = subprocess.run(
-            [sys.executable, "-m", "benchmarks.sides", "watching", str(folder)],
-            env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True, text=True,
+            [sys.executable, *of_folder, "watching", str(folder)],
+            env=environment, check=True, capture_output=True, text=True,
         )  # fmt: skip
-    result = summary(seconds, options.steps - 1 - WARM_UP_STEPS)
+        result = summary(*(side.seconds_by_step() for side in sides))
     print(json.dumps(result | json.loads(watching.stdout.splitlines()[-1]), indent=2))
 
 
-def summary(seconds: dict[str, list[float]], steps: int) -> dict[str, Any]:
-    """Steps per second by side; the ratio of the sums, and of each turn with its neighbour."""
-    pairs = zip(seconds["torchrun"], seconds["ray"], strict=True)
+def summary(torchrun: dict[int, float], ray: dict[int, float]) -> dict[str, Any]:
+    """Of the steps that both sides took undisturbed: how many, their rate by side, and the ratio;
+    and that of their halves, which says how certain it is."""
+    same = sorted(torchrun.keys() & ray.keys())
+    sums = [sum(side[number] for number in same) for side in (torchrun, ray)]
+    halves = [
+        sum(torchrun[n] for n in half) / sum(ray[n] for n in half)
+        for half in (same[: len(same) // 2], same[len(same) // 2 :])
+    ]
     return {
-        "steps_per_second": {side: steps * len(s) / sum(s) for side, s in seconds.items()},
-        "ray_of_torchrun": sum(seconds["torchrun"]) / sum(seconds["ray"]),
-        "by_turn": [round(torchrun / ray, 4) for torchrun, ray in pairs],
-        "median_by_turn": statistics.median(
-            t / r for t, r in zip(seconds["torchrun"], seconds["ray"], strict=True)
+        "steps": len(same),
+        "steps_per_second": dict(
+            zip(("torchrun", "ray"), (len(same) / s for s in sums), strict=True)
         ),
+        "ray_of_torchrun": sums[0] / sums[1],
+        "of_each_half": halves,
+        "median_of_steps": statistics.median(torchrun[n] / ray[n] for n in same),
     }
 
 

@@ -119,7 +119,7 @@ def by_torchrun(plan: TrainingPlan, folder: Path) -> None:
     module = data_parallel(model, plan.train.label_smoothing, stopwatch)
     optimizer = make_optimizer(model, plan.train)
     shard: Any = FromFile(f"{folder}/rank-{rank}")
-    times, losses = [], []
+    losses = []
     for number, step in enumerate(iterate_steps(shard, rank, WORKERS, Position()), 1):
         torch.manual_seed(seed_of(plan.seed, number, rank))
         for group in optimizer.param_groups:
@@ -132,29 +132,20 @@ def by_torchrun(plan: TrainingPlan, folder: Path) -> None:
         )
         stopwatch.read()
         losses.append(float(loss))
-        times.append(time.time())
+        if rank == 0:
+            note(folder, "torchrun")
         if number == plan.train.steps:
             break
-    if rank == 0:
-        write(folder, times)
     dist.destroy_process_group()
 
 
 class TimedWorker(Worker):
-    """Rank 0 keeps when it has taken each step, and writes that down in the end."""
-
-    def __init__(self, plan: TrainingPlan, board: Any) -> None:
-        super().__init__(plan, board)
-        self.times: list[float] = []
+    """Rank 0 writes down when it has taken each step."""
 
     def take(self, step: Step, wait: float) -> None:
         super().take(step, wait)
-        self.times.append(time.time())
-
-    def __exit__(self, *error: Any) -> None:
         if self.rank == 0:
-            write(Path(self.plan.folder).parent, self.times)
-        super().__exit__(*error)
+            note(Path(self.plan.folder).parent, "ray")
 
     def validate(self) -> None:
         """Not even at the end, which is not measured."""
@@ -227,8 +218,9 @@ def watching(plan: TrainingPlan, folder: Path) -> None:
     ray.shutdown()
 
 
-def write(folder: Path, times: list[float]) -> None:
-    (folder / "times").write_text("\n".join(map(str, times)))
+def note(folder: Path, side: str) -> None:
+    with (folder / f"{side}.times").open("a") as file:
+        file.write(f"{time.time()}\n")
 
 
 def main() -> None:
