@@ -17,9 +17,11 @@ class Batch(NamedTuple):
     source: Tensor
     target_in: Tensor
     target_out: Tensor
+    padded: bool
+    """Whether any source is."""
 
     def to(self, device: torch.device) -> "Batch":
-        return Batch(*(ids.to(device, non_blocking=True) for ids in self))
+        return Batch(*(ids.to(device, non_blocking=True) for ids in self[:3]), self.padded)
 
 
 Step = Callable[[Batch], None]
@@ -78,8 +80,7 @@ def plain_step(config: TransformerConfig, device: torch.device, feed_forward_dro
     )
 
     def step(batch: Batch) -> None:
-        padded = bool((batch.source == config.pad_id).any())
-        source, target_in, target_out = batch.to(device)
+        source, target_in, target_out, padded = batch.to(device)
         optimizer.zero_grad()
         with autocast(device):
             logits = model(source, target_in, padded)

@@ -44,9 +44,8 @@ from benchmarks.plain import (
     Step,
     plain_step,
 )
-from heliograph.model import Transformer, TransformerConfig
+from heliograph.model import Transformer, TransformerConfig, autocast_for
 from heliograph.pipeline.training.step import (
-    autocast_for,
     data_parallel,
     make_optimizer,
     seed_of,
@@ -147,7 +146,8 @@ def _batch(
     target_in = target_out.roll(1, dims=1)
     target_in[:, 0] = 1
     source = random_ids(source_lengths)
-    return Batch(source, target_in.masked_fill(target_out == 0, 0), target_out)
+    padded = bool((source == 0).any())
+    return Batch(source, target_in.masked_fill(target_out == 0, 0), target_out, padded)
 
 
 def matrix_flops(config: TransformerConfig, batch: Batch) -> float:

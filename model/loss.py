@@ -24,10 +24,18 @@ class SmoothedLoss(nn.Module):
         self.smoothing = smoothing
 
     def forward(
-        self, source: Tensor, target_in: Tensor, target_out: Tensor
+        self,
+        source: Tensor,
+        target_in: Tensor,
+        target_out: Tensor,
+        padded: bool | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """source [B, S], target_in [B, T], target_out [B, T] → loss (nats), tokens: scalars."""
-        hidden = self.model.decode_hidden(target_in, self.model.encode(source), source)
+        """source [B, S], target_in [B, T], target_out [B, T] → loss (nats), tokens: scalars.
+
+        `padded` is of the source, as in `functional.visible_tokens`.
+        """
+        memory = self.model.encode(source, padded)
+        hidden = self.model.decode_hidden(target_in, memory, source, padded=padded)
         real = target_out != self.model.config.pad_id
         loss = smoothed_cross_entropy(
             hidden.flatten(0, 1),

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from heliograph.pipeline.steps.windows import Position
 
 if TYPE_CHECKING:  # whoever only reads a state need not load torch
-    from torch import Tensor
-
     from heliograph.pipeline.steps.batches import MicroBatch
 
 
@@ -35,12 +33,9 @@ class Validation:
 
 @dataclass
 class Meter:
-    """Sums over the steps since it was last read, on this rank.
+    """Sums over the steps since it was last read, on this rank."""
 
-    The loss is a tensor while steps are added, so that adding it does not wait for a GPU.
-    """
-
-    loss: "float | Tensor" = 0.0
+    loss: float = 0.0
     target_tokens: int = 0
     positions: int = 0
     padding: int = 0

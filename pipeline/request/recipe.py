@@ -105,6 +105,9 @@ class Train(Section):
     """Section 5.4: this much probability is spread evenly over the vocabulary."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast on GPUs that have it, float32 elsewhere."""
+    deterministic: bool = False
+    """On GPUs: the same sums in the same order in each run, so that a resumed job comes to the same
+    weights to the last bit, as it always does on CPUs. Slower, by torch's choice of kernels."""
     checkpoint_steps: int = Field(1000, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(3, ge=1)

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from heliograph.pipeline.request.data import Data, Ingredient, Location, Section
 from heliograph.pipeline.request.decoding import Bulk, Decoding, Evaluate, Sampling, Search
 from heliograph.pipeline.request.errors import RequestError, did_you_mean, one_line
-from heliograph.pipeline.request.recipe import Recipe, Registry
+from heliograph.pipeline.request.recipe import Recipe, Registry, Train
 from heliograph.pipeline.request.rules import RULES, Gate
 
 _QUOTE_IT = "; text that begins with *, & or !, or that has `: ` in it, needs quotation marks"
@@ -172,6 +172,12 @@ def read_max_characters(path: Path) -> int:
     """Of the longest side of a pair that a recipe trains on; RequestError if it is no recipe."""
     default = Data.model_fields["max_characters"].default
     return int(_read_section(path, "data").get("max_characters", default))
+
+
+def read_precision(path: Path) -> str:
+    """That a recipe trains with: auto, float32 or bfloat16; RequestError if it is no recipe."""
+    default = Train.model_fields["precision"].default
+    return str(_read_section(path, "train").get("precision", default))
 
 
 def read_direction(path: Path) -> str:

@@ -36,6 +36,8 @@ class MicroBatch:
     """[B, T] int64: tokens, end."""
     pairs: Numbers
     """[B]: the pairs' numbers in the corpus."""
+    padded: bool
+    """Whether any source is; known here, where a GPU would have to be waited for."""
 
     @classmethod
     def from_lists(
@@ -49,15 +51,16 @@ class MicroBatch:
         for sequences in (source, target_in, target_out):
             ids = [torch.tensor(list(sequence), dtype=torch.int64) for sequence in sequences]
             sides.append(torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD))
-        return cls(sides[0], sides[1], sides[2], np.arange(len(source)))
+        padded = len({len(sequence) for sequence in source}) > 1
+        return cls(sides[0], sides[1], sides[2], np.arange(len(source)), padded)
 
     def to(self, device: torch.device) -> "MicroBatch":
-        """The same on another device; copies to a GPU do not wait."""
-        source, target_in, target_out = (
-            side.to(device, non_blocking=True)
-            for side in (self.source, self.target_in, self.target_out)
-        )
-        return MicroBatch(source, target_in, target_out, self.pairs)
+        """The same on another device. Copies to a GPU do not wait, which takes pinned memory."""
+        sides = [self.source, self.target_in, self.target_out]
+        if device.type == "cuda":
+            sides = [side.pin_memory() for side in sides]
+        source, target_in, target_out = (side.to(device, non_blocking=True) for side in sides)
+        return MicroBatch(source, target_in, target_out, self.pairs, self.padded)
 
 
 def empty_micro_batch() -> MicroBatch:
@@ -216,6 +219,7 @@ def _collate(
             target_in=_padded(target_part, end=False),
             target_out=_padded(target_part, end=True),
             pairs=pairs[begin:end],
+            padded=bool(source_part.lengths.min() < source_part.lengths.max()),
         )
 
 

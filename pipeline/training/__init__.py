@@ -7,6 +7,7 @@ Out: a trained model, as checkpoints and metrics.
     stopwatch  where a rank's time goes, by phase
     telemetry  what a rank does, as Ray's metrics
     step       one optimizer step, and what its loss means on any number of workers
+    tally      what steps came to, read some time after they were taken
     ballot     what all ranks must decide together, asked without waiting
     validate   loss and BLEU on the validation set, shared out over the ranks
     averaging  the mean of the last checkpoints: of which, and whether it is done

@@ -7,10 +7,10 @@ it and no rank needs to know what the others hold.
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,14 +19,13 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 
 from heliograph.model import SmoothedLoss, Transformer, TransformerConfig
+from heliograph.model.functional import Autocast
 from heliograph.pipeline.training.stopwatch import Stopwatch
 
 if TYPE_CHECKING:  # benchmarks/train.py runs where there is nothing but torch
     from heliograph.pipeline.checkpoints.training_state import Meter
     from heliograph.pipeline.request import recipe
     from heliograph.pipeline.steps.batches import MicroBatch
-
-Autocast = Callable[[], AbstractContextManager[object]]
 
 
 def training_step(
@@ -37,10 +36,11 @@ def training_step(
     clip_norm: float,
     stopwatch: Stopwatch,
     autocast: Autocast = nullcontext,
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, Tensor]:
     """Take one optimizer step on this rank's micro-batches; ranks meet in the last one's backward.
 
-    A gradient that is not finite, which all ranks see alike, is not applied.
+    A gradient that is not finite, which all ranks see alike, is not applied. Nothing here waits for
+    a GPU: what comes back may be read much later.
 
     Args:
         module: DDP around a `SmoothedLoss`; its gradients are averaged over the ranks.
@@ -50,7 +50,8 @@ def training_step(
         stopwatch: the one that `data_parallel` was given, which tells it where "sync" begins.
 
     Returns:
-        This rank's summed loss in nats, and the norm of the step's gradient before clipping.
+        Scalars on the device: this rank's summed loss in nats, and the norm of the step's gradient
+        before clipping.
     """
     world_size = torch.distributed.get_world_size()
     total = torch.zeros((), device=next(module.parameters()).device)
@@ -59,15 +60,16 @@ def training_step(
         with nullcontext() if number == len(micro_batches) else module.no_sync():
             stopwatch.start("forward")
             with autocast():
-                loss, _ = module(batch.source, batch.target_in, batch.target_out)
+                loss, _ = module(batch.source, batch.target_in, batch.target_out, batch.padded)
             stopwatch.start("backward")
             # DDP divides by the number of ranks, which the global mean must not.
             (loss * (world_size / target_tokens)).backward()
         total += loss.detach()
     stopwatch.start("update")
-    norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm or math.inf))
-    if math.isfinite(norm):
-        optimizer.step()
+    norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip_norm or math.inf)
+    # Fused AdamW looks at this on the device, and then changes neither weights nor moments.
+    optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+    optimizer.step()
     stopwatch.stop()
     return total, norm
 
@@ -113,12 +115,15 @@ def make_optimizer(model: torch.nn.Module, plan: "recipe.Train") -> torch.optim.
     )
 
 
-def autocast_for(precision: str, device: torch.device) -> Autocast:
-    """The context that a micro-batch's forward pass runs in."""
-    automatic = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if precision == "bfloat16" or (precision == "auto" and automatic):
-        return partial(torch.autocast, device.type, dtype=torch.bfloat16)
-    return nullcontext
+def be_deterministic() -> None:
+    """Have torch compute the same bits in each run on a GPU, too, for the rest of this process.
+
+    Before anything is computed there: cuBLAS reads the variable when it is first used.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    # Nothing reads such memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def seed_of(seed: int, step: int, rank: int) -> int:

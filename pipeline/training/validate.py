@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
 
-from heliograph.model import SmoothedLoss, Transformer
+from heliograph.model import SmoothedLoss, Transformer, autocast_for
+from heliograph.model.functional import Autocast
 from heliograph.pipeline.checkpoints.training_state import Validation
 from heliograph.pipeline.request.decoding import Search
 from heliograph.pipeline.scoring.evaluate import score
@@ -28,10 +30,14 @@ def measure(
     """What the model comes to after `step`: the loss on all pairs, the scores of those that the
     plan names. Called by all ranks."""
     settings = plan.validation
-    loss = validation_loss(model, tokenizer, pairs, plan.batches.tokens_per_micro_batch)
+    device = next(model.parameters()).device
+    autocast = autocast_for(plan.train.precision, device)
+    budget = plan.batches.tokens_per_micro_batch
+    loss = validation_loss(model, tokenizer, pairs, budget, autocast)
     scored = pairs[: settings.sentences]
     sources, references = ([pair[side] for pair in scored] for side in (0, 1))
-    hypotheses = translate_together(model, tokenizer, sources, plan.search)
+    translator = Translator(model, tokenizer, device, plan.train.precision)
+    hypotheses = translate_together(translator, sources, plan.search)
     scores = score(hypotheses, references, plan.evaluate.tokenize)
     exact = sum(map(str.__eq__, hypotheses, references))
     return Validation(
@@ -46,7 +52,11 @@ def measure(
 
 @torch.no_grad()
 def validation_loss(
-    model: Transformer, tokenizer: Tokenizer, pairs: Pairs, tokens_per_micro_batch: int
+    model: Transformer,
+    tokenizer: Tokenizer,
+    pairs: Pairs,
+    tokens_per_micro_batch: int,
+    autocast: Autocast = nullcontext,
 ) -> float:
     """Nats per target token over all pairs, without label smoothing."""
     device = next(model.parameters()).device
@@ -55,22 +65,19 @@ def validation_loss(
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     for batch in batches[dist.get_rank() :: dist.get_world_size()]:
         batch = batch.to(device)
-        loss, tokens = unsmoothed(batch.source, batch.target_in, batch.target_out)
+        with autocast():
+            loss, tokens = unsmoothed(batch.source, batch.target_in, batch.target_out, batch.padded)
         sums += torch.stack([loss.double(), tokens.double()])
     dist.all_reduce(sums)
     return float(sums[0] / sums[1])
 
 
-def translate_together(
-    model: Transformer, tokenizer: Tokenizer, sources: Sequence[str], search: Search
-) -> list[str]:
+def translate_together(translator: Translator, sources: Sequence[str], search: Search) -> list[str]:
     """All sources' translations, on every rank."""
-    device = next(model.parameters()).device
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    translator = Translator(model, tokenizer, device)
     share = translator.translate(sources[rank::world_size], search)
     translations = [""] * len(sources)
-    for other, texts in enumerate(gather_texts(share, device)):
+    for other, texts in enumerate(gather_texts(share, translator.device)):
         translations[other::world_size] = texts
     return translations
 

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from ray.train.torch import get_device
 from ray.train.v2._internal.execution.context import get_train_context
 
-from heliograph.model import Transformer, inverse_square_root
+from heliograph.model import Transformer, autocast_for, inverse_square_root
 from heliograph.pipeline.checkpoints.background import BackgroundSaver
 from heliograph.pipeline.checkpoints.checkpoint import Snapshot, average, load_optimizer
 from heliograph.pipeline.checkpoints.model_folder import load_model, load_weights
@@ -38,7 +38,7 @@ from heliograph.pipeline.tracking.metric_log import MetricLog
 from heliograph.pipeline.training.averaging import mark_averaged, steps_to_average
 from heliograph.pipeline.training.plan import TrainingPlan
 from heliograph.pipeline.training.step import (
-    autocast_for,
+    be_deterministic,
     data_parallel,
     is_out_of_memory,
     make_optimizer,
@@ -48,6 +48,7 @@ from heliograph.pipeline.training.step import (
     training_step,
 )
 from heliograph.pipeline.training.stopwatch import Stopwatch
+from heliograph.pipeline.training.tally import Tally
 from heliograph.pipeline.training.telemetry import Telemetry
 from heliograph.pipeline.training.validate import measure
 
@@ -64,12 +65,15 @@ class Worker:
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.local_rank = context.get_local_rank()
         self.device = get_device()
+        if plan.train.deterministic:
+            be_deterministic()
         if self.device.type == "cpu":
             cores = os.cpu_count() or 1
             torch.set_num_threads(plan.threads or max(1, cores // context.get_local_world_size()))
         self.tokenizer = Tokenizer.load(plan.tokenizer)
         self.validation_pairs = Corpus.load(plan.validation_corpus).head(None)
         self.meter = Meter()
+        self.tally = Tally(plan.train.max_skipped_steps)
         self.stopping = False
         self._asked, self._answer = 0.0, board.stop_wanted.remote()
         self._restore()
@@ -172,7 +176,7 @@ class Worker:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         batches = step.micro_batches or [empty_micro_batch()]
-        loss, self.norm = self._within_memory(
+        loss, norm = self._within_memory(
             partial(
                 training_step,
                 self.module,
@@ -185,7 +189,7 @@ class Worker:
             ),
             step,
         )
-        self._count(step, loss)
+        self._count(step, loss, norm)
         self.meter.wait += wait
         self.meter.seconds += wait + time.perf_counter() - started
         self.epochs_done = step.epochs_done
@@ -194,36 +198,22 @@ class Worker:
         if self.due(self.plan.log_every_steps):
             self.report()
 
-    def _count(self, step: Step, loss: torch.Tensor) -> None:
-        """What the step adds to state and meter.
-
-        Raises:
-            JobStopped: too many steps in a row changed nothing. On all ranks alike.
-        """
-        skipped = 0 if math.isfinite(self.norm) else self.state.skipped_in_a_row + 1
-        self.state = replace(
-            self.state,
-            step=self.state.step + 1,
-            position=step.next_position,
-            skipped_in_a_row=skipped,
-        )
+    def _count(self, step: Step, loss: torch.Tensor, norm: torch.Tensor) -> None:
+        """What the step adds to state and meter: of a GPU's, what need not be waited for."""
+        self.state = replace(self.state, step=self.state.step + 1, position=step.next_position)
         self.meter.add_batches(step.micro_batches, self.model.config.pad_id)
         self.meter.too_many_tokens += step.too_many_tokens
-        if not skipped:
-            self.meter.loss += loss
-            self.meter.target_tokens += step.target_tokens
-            return
-        self.meter.skipped += 1
-        if skipped > self.plan.train.max_skipped_steps:
-            raise JobStopped(
-                f"the gradient of step {self.state.step} is {self.norm}, and {skipped} steps in a "
-                f"row changed nothing; this one is {step.position} with {step.described()}. Lower "
-                "train.learning_rate, raise train.warmup_steps, or look at these pairs"
-            )
+        self.tally.add(self.state.step, step, loss, norm)
+        if self.device.type == "cpu":
+            self._read()
+
+    def _read(self) -> None:
+        """What the last steps came to. Raises JobStopped when too many changed nothing."""
+        self.state = self.tally.read(self.meter, self.state)
 
     def _within_memory(
-        self, take: Callable[[], tuple[torch.Tensor, float]], step: Step
-    ) -> tuple[torch.Tensor, float]:
+        self, take: Callable[[], tuple[torch.Tensor, torch.Tensor]], step: Step
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Raises JobStopped when there is not enough memory for the step."""
         try:
             return take()
@@ -239,6 +229,7 @@ class Worker:
     def report(self) -> None:
         """Sum up the steps since the last report, over all ranks; log them. Called by every rank
         after the same step, also by one that had no micro-batch since the last report."""
+        self._read()
         meter, self.meter = over_all_ranks(self.meter, self.device), Meter()
         self._reported = self.state.step
         self.state = replace(self.state, total=self.state.total.plus(meter))
@@ -263,8 +254,8 @@ class Worker:
             done = self.plan.share_done(self.state, self.epochs_done)
             self.board.post.remote(Progress(self.state.step, done, loss, bleu, speed))
             self.telemetry.set({"step": self.state.step, "loss": loss, "bleu": bleu})
-        if math.isfinite(self.norm):
-            values["train/gradient_norm"] = self.norm
+        if math.isfinite(self.tally.norm):
+            values["train/gradient_norm"] = self.tally.norm
         self.log.log(self.state.step, values)
 
     def validate(self) -> None:

@@ -21,9 +21,10 @@ from heliograph.model import (
     beam_search,
     sample,
 )
-from heliograph.pipeline.checkpoints.model_folder import load_model
+from heliograph.pipeline.checkpoints.model_folder import RECIPE, load_model
 from heliograph.pipeline.request.decoding import Decoding, Sampling, Search
 from heliograph.pipeline.request.errors import RequestError
+from heliograph.pipeline.request.recipe_file import read_precision
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 from heliograph.pipeline.translation.prefix import TextPrefix, TokenBytes
 
@@ -74,7 +75,7 @@ class Translator(RunsModel):
 
     Deterministic on a CPU: the same sentences, settings and weights give the same strings in any
     process and any batch. A GPU rounds by the batch and by its kind, and computes in bfloat16 where
-    it can, as training does.
+    it can and training did.
     """
 
     def __init__(
@@ -95,20 +96,20 @@ class Translator(RunsModel):
         cls,
         folder: str | Path,
         device: str | torch.device | None = None,
-        precision: str = "auto",
+        precision: str | None = None,
     ) -> "Translator":
         """The translator of a model folder.
 
         Args:
             device: None: the GPU where there is one, else the CPU.
-            precision: as in `autocast_for`.
+            precision: as in `autocast_for`. None: as the model was trained.
 
         Raises:
             RequestError: `folder` holds no model.
         """
         model, tokenizer = load_model(folder)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(model, tokenizer, device, precision)
+        return cls(model, tokenizer, device, precision or read_precision(Path(folder) / RECIPE))
 
     def alternatives(
         self,

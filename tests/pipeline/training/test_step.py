@@ -1,8 +1,11 @@
 """One optimizer step means the same mathematics on any number of workers."""
 
 import json
+import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from heliograph.model import SmoothedLoss, Transformer, TransformerConfig
 from heliograph.pipeline.request.recipe import Train
 from heliograph.pipeline.steps.batches import MicroBatch, empty_micro_batch
 from heliograph.pipeline.training.step import (
+    be_deterministic,
     data_parallel,
     is_out_of_memory,
     make_optimizer,
@@ -32,6 +36,10 @@ CONFIG = TransformerConfig(
     attention_dropout=0.0,
     embedding_dropout=0.0,
 )
+
+
+LOOKS = {"aten::item", "aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero"}
+"""What brings a value from the device."""
 
 
 def micro_batches() -> list[MicroBatch]:
@@ -106,24 +114,91 @@ def test_random_numbers_differ_by_step_and_rank() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
-def test_clipping_bounds_the_gradient(tmp_path: Path, clip_norm: float) -> None:
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Callable[..., tuple[torch.Tensor, torch.Tensor]]]:
+    """A step of the only rank, with a learning rate; `alone.module` and `alone.optimizer`."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
-    try:
-        torch.manual_seed(1)
-        stopwatch = Stopwatch(torch.device("cpu"))
-        module = data_parallel(Transformer(CONFIG), 0.1, stopwatch)
-        optimizer = make_optimizer(module, Train(steps=1))
-        batches = micro_batches()
-        _, before = training_step(module, optimizer, batches, 37, clip_norm, stopwatch)
-        after = torch.stack(
-            [p.grad.norm() for p in module.parameters() if p.grad is not None]
-        ).norm()
-        expected = min(float(before), clip_norm) if clip_norm else float(before)
-        assert float(after) == pytest.approx(expected, rel=1e-3)
-        assert float(before) > 0.01
-    finally:
-        dist.destroy_process_group()
+    torch.manual_seed(1)
+    stopwatch = Stopwatch(torch.device("cpu"))
+    module = data_parallel(Transformer(CONFIG), 0.1, stopwatch)
+    optimizer = make_optimizer(module, Train(steps=1))
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01
+
+    def take(
+        batches: list[MicroBatch], clip_norm: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return training_step(module, optimizer, batches, 37, clip_norm, stopwatch)
+
+    take.module, take.optimizer = module, optimizer  # type: ignore[attr-defined]
+    yield take
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
+def test_clipping_bounds_the_gradient(alone: Any, clip_norm: float) -> None:
+    _, before = alone(micro_batches(), clip_norm)
+    gradients = [p.grad for p in alone.module.parameters() if p.grad is not None]
+    after = torch.stack([gradient.norm() for gradient in gradients]).norm()
+    expected = min(float(before), clip_norm) if clip_norm else float(before)
+    assert float(after) == pytest.approx(expected, rel=1e-3)
+    assert float(before) > 0.01
+
+
+def take_step_deterministically(rank: int, world_size: int, folder: str) -> None:
+    be_deterministic()
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"]
+    take_step(rank, world_size, folder, [[0, 1, 2]])
+
+
+def test_a_step_can_be_deterministic(tmp_path: Path) -> None:
+    """Nothing in it is refused by torch, and on a CPU nothing changes."""
+    expected = gradients_of(tmp_path / "as it is", [[0, 1, 2]])
+    processes.run_ranks(take_step_deterministically, (1, str(tmp_path)), 1)
+    found = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=0)
+
+
+def everything(alone: Any) -> list[torch.Tensor]:
+    """Weights, moments and counts of steps."""
+    moments = [each for state in alone.optimizer.state.values() for each in state.values()]
+    return [tensor.clone() for tensor in (*alone.module.parameters(), *moments)]
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing(alone: Any) -> None:
+    """Of all that a later step depends on; the GPU decides it without a look from here."""
+    alone(micro_batches())
+    before = everything(alone)
+    weight = alone.module.module.model.embedding.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[3, 0] = torch.nan
+    _, norm = alone(micro_batches())
+    assert not norm.isfinite()
+    with torch.no_grad():
+        weight.copy_(kept)
+    for old, new in zip(before, everything(alone), strict=True):
+        torch.testing.assert_close(new, old, rtol=0, atol=0)
+    _, norm = alone(micro_batches())
+    assert norm.isfinite()
+    assert any(not torch.equal(a, b) for a, b in zip(before, everything(alone), strict=True))
+
+
+def test_a_step_looks_at_no_value(alone: Any) -> None:
+    """Each look would wait until a GPU has computed all before it (issue 17, 7). The optimizer's
+    kernel for CPUs looks at its own counts; that for GPUs reads them there."""
+    alone(micro_batches())
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        loss, norm = alone(micro_batches())
+    found = [event for event in profile.events() or [] if event.name in LOOKS]
+    assert found, "the profiler sees the optimizer's"
+    outside = [event.cpu_parent.name for event in found if event.name == "aten::item"]
+    assert set(outside) == {"aten::_fused_adamw_"}
+    assert {event.name for event in found} == {"aten::item", "aten::_local_scalar_dense"}
+    assert loss.isfinite()
+    assert norm.isfinite()
 
 
 def wait_for_the_slow_rank(rank: int, world_size: int, folder: str) -> None:

@@ -1,8 +1,8 @@
 import json
 import random
+import shutil
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -140,12 +140,13 @@ def test_search_is_told_whether_its_sources_are_padded(
     assert {said for said, _ in told} == {True, False}
 
 
-def test_a_translator_computes_in_the_precision_of_its_device(
-    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+def test_a_translator_computes_in_the_precision_that_the_model_was_trained_with(
+    make_model: MakeModel, tmp_path: Path
 ) -> None:
-    half = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
-    monkeypatch.setattr("heliograph.pipeline.translation.translate.autocast_for", lambda *_: half)
-    translator, seen = Translator.load(make_model(1), "cpu"), set()
+    """auto is float32 on a CPU, and its bfloat16 is that of GPUs."""
+    folder = shutil.copytree(make_model(1), tmp_path / "model")
+    (folder / "recipe.yaml").write_text("train: {steps: 1, precision: bfloat16}")
+    translator, seen = Translator.load(folder, "cpu"), set()
     translator.model.encoder[0].feed_forward.inner.register_forward_hook(
         lambda _, __, output: seen.add(output.dtype)
     )
@@ -155,6 +156,13 @@ def test_a_translator_computes_in_the_precision_of_its_device(
     assert translator.attention(SOURCES[0], TARGETS[0])[2].dtype == np.float32
     assert seen == {torch.bfloat16}
     assert not torch.is_autocast_enabled("cpu")
+    for plain in (Translator.load(make_model(1), "cpu"), Translator.load(folder, "cpu", "float32")):
+        seen.clear()
+        plain.model.encoder[0].feed_forward.inner.register_forward_hook(
+            lambda _, __, output: seen.add(output.dtype)
+        )
+        plain.translate(SOURCES, Evaluate())
+        assert seen == {torch.float32}
 
 
 def test_nothing_is_made_of_nothing(translator: Translator) -> None:
