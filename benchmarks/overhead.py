@@ -1,6 +1,6 @@
 """What Ray costs: the same training by `torchrun` and through Ray Train, on the same cores.
 
-    python benchmarks/overhead.py                       # about ten minutes on two cores
+    python benchmarks/overhead.py                       # about twelve minutes on two cores
 
 Both sides take the same step function over the same step list, on two workers of one thread each.
 

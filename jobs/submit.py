@@ -185,7 +185,10 @@ def check_request(verb: str, words: Sequence[str]) -> Asked:
     _check_output(given.get("output_folder") or given.get("output"))
     server = os.environ.get("MLFLOW_TRACKING_URI")
     if server is None:
-        note("MLFLOW_TRACKING_URI is not set here: if the cluster has none, the run is not kept")
+        note(
+            "MLFLOW_TRACKING_URI is not set here: if the cluster has none, training on several "
+            "nodes is refused, and of training on a single one the run is not kept"
+        )
     elif urlsplit(server).hostname in ("localhost", "127.0.0.1", "::1"):
         note(f"MLFLOW_TRACKING_URI {server}: there, that is each node itself")
     return asked
