@@ -1,18 +1,19 @@
 """What Ray costs: the same training by `torchrun` and through Ray Train, on the same cores.
 
-    python benchmarks/overhead.py                       # about twelve minutes on two cores
+    python benchmarks/overhead.py                       # about sixteen minutes on two cores
 
-Both sides take the same step function over the same step list, on two workers of one thread each.
+All sides take the same step function over the same step list, on two workers of one thread each.
 
-torchrun   a plain loop: batches that were made beforehand are read from a file and collated; no
-           tracking, no telemetry, no checkpoints.
-Ray        `pipeline.workers.train.train` as `heliograph train` runs it, on a Ray of its own: Ray
-           Data makes the batches from `prepare`'s token ids, every step is tracked, progress shown,
-           the node monitored. Ray's own processes are on the same cores. Nothing is validated or
-           saved.
+torchrun    a plain loop: batches that were made beforehand are read from a file and collated; no
+            tracking, no telemetry, no checkpoints.
+ray_train   the same plain loop in Ray Train's workers, Ray and Ray Train as they come: what their
+            own processes take of the same cores.
+heliograph  `pipeline.workers.train.train` as `heliograph train` runs it, on a Ray of its own: Ray
+            Data makes the batches from `prepare`'s token ids, every step is tracked, progress
+            shown, the node monitored. Nothing is validated or saved.
 
-Both are started, and then turn about: all processes of one side are stopped (SIGSTOP) while the
-other goes on for some seconds, so that whatever else the machine does hits both. What is compared
+All are started, and then take turns: all processes of the others are stopped (SIGSTOP) while one
+goes on for some seconds, so that whatever else the machine does hits all. What is compared
 are the seconds of the same steps, those that no turn cut, after each side's warm-up. What a step's
 own clock and Ray's metrics cost is measured apart, in one process, step by step in turn.
 """
@@ -21,7 +22,6 @@ import argparse
 import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,14 +34,16 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parents[1]
-WARM_UP_STEPS = 30
-SECONDS_OF_A_TURN = 10.0
-SETTLED = 1.0
+SIDES = ["torchrun", "ray_train", "heliograph"]
+WARM_UP_STEPS = 100
+"""Of each side. By then the first windows of data are made, those in advance, too."""
+SECONDS_OF_A_TURN = 5.0
+SETTLED = 0.5
 """Seconds from the beginning of a turn: what was stopped has come back to its pace."""
 
 
 class Side:
-    """One of the two, in processes of its own; `times` has rank 0's clock at each step's end."""
+    """One of them, in processes of its own; `times` has rank 0's clock at each step's end."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.times = name, folder / f"{name}.times"
@@ -98,6 +100,7 @@ class Side:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
     parser.add_argument("--steps", type=int, default=500, help="of each side")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -109,7 +112,7 @@ def main() -> None:
             env=environment, check=True,
         )  # fmt: skip
         sides = []
-        for name in ("torchrun", "ray"):
+        for name in options.sides:
             sides.append(side := Side(name, folder))
             while side.steps() < WARM_UP_STEPS and side.runs():
                 side.go_on(5.0)
@@ -117,34 +120,33 @@ def main() -> None:
         while all(side.runs() for side in sides):
             for side in sides:
                 side.go_on(SECONDS_OF_A_TURN)
-                print(f"{side.name:9} {side.steps():5} steps", file=sys.stderr, flush=True)
+                print(f"{side.name:10} {side.steps():5} steps", file=sys.stderr, flush=True)
         for side in sides:
             side.go_on(1e6)
         watching = subprocess.run(
             [sys.executable, *of_folder, "watching", str(folder)],
             env=environment, check=True, capture_output=True, text=True,
         )  # fmt: skip
-        result = summary(*(side.seconds_by_step() for side in sides))
+        result = summary({side.name: side.seconds_by_step() for side in sides})
     print(json.dumps(result | json.loads(watching.stdout.splitlines()[-1]), indent=2))
 
 
-def summary(torchrun: dict[int, float], ray: dict[int, float]) -> dict[str, Any]:
-    """Of the steps that both sides took undisturbed: how many, their rate by side, and the ratio;
-    and that of their halves, which says how certain it is."""
-    same = sorted(torchrun.keys() & ray.keys())
-    sums = [sum(side[number] for number in same) for side in (torchrun, ray)]
-    halves = [
-        sum(torchrun[n] for n in half) / sum(ray[n] for n in half)
-        for half in (same[: len(same) // 2], same[len(same) // 2 :])
-    ]
+def summary(seconds: dict[str, dict[int, float]]) -> dict[str, Any]:
+    """Of the steps that all sides took undisturbed: how many, and by side their rate, and the share
+    that it is of the first side's; and that of their halves, which says how certain it is."""
+    same = sorted(set.intersection(*(set(each) for each in seconds.values())))
+    parts = {"all": same, "first_half": same[: len(same) // 2], "rest": same[len(same) // 2 :]}
+    sums = {
+        side: {part: sum(of_step[n] for n in numbers) for part, numbers in parts.items()}
+        for side, of_step in seconds.items()
+    }
+    first = next(iter(sums.values()))
     return {
         "steps": len(same),
-        "steps_per_second": dict(
-            zip(("torchrun", "ray"), (len(same) / s for s in sums), strict=True)
-        ),
-        "ray_of_torchrun": sums[0] / sums[1],
-        "of_each_half": halves,
-        "median_of_steps": statistics.median(torchrun[n] / ray[n] for n in same),
+        "steps_per_second": {side: len(same) / each["all"] for side, each in sums.items()},
+        "of_the_first": {
+            side: {part: first[part] / each[part] for part in parts} for side, each in sums.items()
+        },
     }
 
 

@@ -1,6 +1,6 @@
-"""The two sides of benchmarks/overhead.py, each in processes of its own, and what they both read.
+"""The sides of benchmarks/overhead.py, each in processes of its own, and what they both read.
 
-python -m benchmarks.sides prepare|torchrun|ray|watching FOLDER
+python -m benchmarks.sides prepare|torchrun|ray_train|heliograph|watching FOLDER
 """
 
 import json
@@ -25,6 +25,8 @@ protect_local_ray()  # Ray reads this when it is imported
 import ray  # noqa: E402
 import torch  # noqa: E402
 import torch.distributed as dist  # noqa: E402
+from ray.train import RunConfig, ScalingConfig  # noqa: E402
+from ray.train.torch import TorchTrainer  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
 
 import heliograph.pipeline.training.loop  # noqa: E402
@@ -108,8 +110,25 @@ class FromFile:
 
 
 def by_torchrun(plan: TrainingPlan, folder: Path) -> None:
-    """A plain loop on each rank: no Ray, no tracking."""
+    """The plain loop in processes that torchrun has started."""
     dist.init_process_group("gloo")
+    plain_loop(plan, folder, "torchrun")
+    dist.destroy_process_group()
+
+
+def by_ray_train(plan: TrainingPlan, folder: Path) -> None:
+    """The plain loop in Ray Train's workers, Ray and Ray Train as they come."""
+    from benchmarks import sides  # by the name that the workers know it by
+
+    ray.init(runtime_env={"worker_process_setup_hook": mute_libraries})
+    loop = partial(sides.plain_loop, plan, folder, "ray_train")
+    scaling, run = ScalingConfig(num_workers=WORKERS), RunConfig(storage_path=f"{folder}/ray_train")
+    TorchTrainer(lambda: loop(), scaling_config=scaling, run_config=run).fit()
+    ray.shutdown()
+
+
+def plain_loop(plan: TrainingPlan, folder: Path, side: str) -> None:
+    """What each rank does: no Ray, no tracking."""
     rank, device = dist.get_rank(), torch.device("cpu")
     torch.set_num_threads(1)
     torch.manual_seed(plan.seed)
@@ -133,10 +152,9 @@ def by_torchrun(plan: TrainingPlan, folder: Path) -> None:
         stopwatch.read()
         losses.append(float(loss))
         if rank == 0:
-            note(folder, "torchrun")
+            note(folder, side)
         if number == plan.train.steps:
             break
-    dist.destroy_process_group()
 
 
 class TimedWorker(Worker):
@@ -145,7 +163,7 @@ class TimedWorker(Worker):
     def take(self, step: Step, wait: float) -> None:
         super().take(step, wait)
         if self.rank == 0:
-            note(Path(self.plan.folder).parent, "ray")
+            note(Path(self.plan.folder).parent, "heliograph")
 
     def validate(self) -> None:
         """Not even at the end, which is not measured."""
@@ -158,7 +176,7 @@ def timed_loop(plan: TrainingPlan, board: Any) -> str:
     return heliograph.pipeline.training.loop.training_loop(plan, board)
 
 
-def through_ray(plan: TrainingPlan, folder: Path) -> None:
+def by_heliograph(plan: TrainingPlan, folder: Path) -> None:
     """As `heliograph.pipeline.job.job` trains, in a new run and a new folder each time."""
     from benchmarks import sides  # by the name that the workers know it by
 
@@ -228,7 +246,12 @@ def main() -> None:
     if side == "prepare":
         return make_plan(folder, int(sys.argv[3]))
     plan = pickle.loads((folder / "plan").read_bytes())
-    side_of = {"torchrun": by_torchrun, "ray": through_ray, "watching": watching}
+    side_of = {
+        "torchrun": by_torchrun,
+        "ray_train": by_ray_train,
+        "heliograph": by_heliograph,
+        "watching": watching,
+    }
     return partial(side_of[side], plan, folder)()
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Ray reads these when it is imported, which the test modules do; a value of the caller's own wins.
 protect_local_ray()
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 # Ray's processes have it from here; MLflow's own ten seconds are longer than a test's job.
 os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1.0")
 # A worker's metrics reach its node's endpoint after this; Ray's own ten seconds are a test's life.

@@ -50,8 +50,9 @@ def start_ray(lasting_retries: bool = False) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # A failed worker is noticed by asking; at Ray's two seconds a restart takes ten more.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    # A failed worker is noticed by asking; at Ray's two seconds a restart takes ten more, and each
+    # question takes from training.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     if lasting_retries:
         os.environ.setdefault("RAY_task_actor_unavailable_retry_delay_base_ms", "2000")
         os.environ.setdefault("RAY_task_actor_unavailable_retry_max_delay_ms", "30000")
@@ -69,7 +70,9 @@ def start_ray(lasting_retries: bool = False) -> None:
         try:
             # A client's current folder does not reach the workers as it is.
             here = {} if address.startswith("ray://") else {"job_config": FromHere()}
-            connect(address=address, log_to_driver=False, logging_level="ERROR", **here)
+            # It would take a thirtieth of a core from training, for as long as the command runs.
+            alone = {"include_dashboard": False} if address == "local" else {}
+            connect(address=address, log_to_driver=False, logging_level="ERROR", **here, **alone)
             _leave_standard_output_alone()
             started.set_result(None)
         except BaseException as error:  # to be raised where it is waited for

@@ -4,6 +4,7 @@ Rank 0 posts to a small actor without waiting; a thread of the driver draws what
 Ray's own way, workers' output copied to the driver with a prefix a line, drowns what matters.
 """
 
+import asyncio
 import sys
 import threading
 import time
@@ -70,7 +71,7 @@ class ProgressBoard:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._messages: list[str] = []
-        self._stop_wanted, self._phase = False, "starting"
+        self._stop_wanted, self._phase = asyncio.Event(), "starting"
         self._failure: str | None = None
 
     def post(self, progress: Progress) -> None:
@@ -80,10 +81,11 @@ class ProgressBoard:
         self._messages.append(message)
 
     def want_stop(self) -> None:
-        self._stop_wanted = True
+        self._stop_wanted.set()
 
-    def stop_wanted(self) -> bool:
-        return self._stop_wanted
+    async def stop_wanted(self) -> bool:
+        """True; the answer comes when the user wants to stop, so that nobody asks twice."""
+        return await self._stop_wanted.wait()
 
     def enter(self, phase: str) -> None:
         """The workers are "starting", "training", "stopping" (they agreed to, and take a last

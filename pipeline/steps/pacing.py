@@ -20,8 +20,9 @@ TASKS_WITHOUT_CPUS = 2
 """At a time; where tasks ask for CPUs, these are the limit."""
 _SPARE_WINDOWS = 2
 """Made and waiting while every task makes another, so that none of them has to wait."""
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.16
-"""Seconds, between two rounds of the scheduler."""
+_SHORTEST_PAUSE = 0.02
+_LONGEST_PAUSE, _LONGEST_IDLE_PAUSE = 0.16, 0.64
+"""Seconds, between two rounds of the scheduler; idle: no task runs, for all that may be is made."""
 
 
 def pace(context: DataContext) -> None:
@@ -77,7 +78,10 @@ class Breather(ExecutionCallback):  # type: ignore[misc]
         self._pause, self._taken = _SHORTEST_PAUSE, 0
 
     def on_execution_step(self, executor: Any) -> None:
-        taken = sum(operator.metrics.num_outputs_taken for operator in executor._topology)
+        metrics = [operator.metrics for operator in executor._topology]
+        taken = sum(each.num_outputs_taken for each in metrics)
         moved, self._taken = taken != self._taken, taken
-        self._pause = _SHORTEST_PAUSE if moved else min(2 * self._pause, _LONGEST_PAUSE)
+        running = any(each.num_tasks_running for each in metrics)
+        longest = _LONGEST_PAUSE if running else _LONGEST_IDLE_PAUSE
+        self._pause = _SHORTEST_PAUSE if moved else min(2 * self._pause, longest)
         time.sleep(self._pause)

@@ -52,9 +52,6 @@ from heliograph.pipeline.training.tally import Tally
 from heliograph.pipeline.training.telemetry import Telemetry
 from heliograph.pipeline.training.validate import measure
 
-SECONDS_BETWEEN_ASKING = 0.2
-"""Between two questions to the driver, whether the user wants to stop."""
-
 
 class Worker:
     """One rank: model and optimizer, this rank's share of the data, the state of the job."""
@@ -75,7 +72,7 @@ class Worker:
         self.meter = Meter()
         self.tally = Tally(plan.train.max_skipped_steps)
         self.stopping = False
-        self._asked, self._answer = 0.0, board.stop_wanted.remote()
+        self._stop_wanted = board.stop_wanted.remote().future()
         self._restore()
         self._reported = self.state.step
         self.stopwatch = Stopwatch(self.device)
@@ -127,13 +124,7 @@ class Worker:
 
     def stop_wanted(self) -> bool:
         """Whether the user wants to stop, as far as is known; rank 0 speaks for all."""
-        if self.rank != 0 or time.monotonic() < self._asked + SECONDS_BETWEEN_ASKING:
-            return False
-        if not ray.wait([self._answer], timeout=0)[0]:
-            return False
-        wanted = bool(ray.get(self._answer))
-        self._asked, self._answer = time.monotonic(), self.board.stop_wanted.remote()
-        return wanted
+        return self.rank == 0 and self._stop_wanted.done() and bool(self._stop_wanted.result())
 
     def agree_to_stop(self) -> None:
         """Let the driver know that its wish is followed, and by `__exit__` that all is saved."""
