@@ -35,8 +35,7 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 SIDES = ["torchrun", "ray_train", "heliograph"]
-WARM_UP_STEPS = 100
-"""Of each side. By then the first windows of data are made, those in advance, too."""
+WARM_UP_STEPS = 30
 SECONDS_OF_A_TURN = 5.0
 SETTLED = 0.5
 """Seconds from the beginning of a turn: what was stopped has come back to its pace."""

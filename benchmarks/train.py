@@ -2,6 +2,7 @@
 
     python benchmarks/train.py                     # two threads of a CPU, float32
     python benchmarks/train.py --device cuda       # bfloat16 autocast
+    python benchmarks/train.py --compile           # and Heliograph's step with train.compile
 
 Same sizes, same batches, same cores, alternating batch by batch in one process, so that whatever
 else the machine does hits both alike. A step is forward, backward, clipping and the optimizer's
@@ -61,12 +62,15 @@ class Timing:
     name: str
     step: Step
     seconds: list[float] = field(default_factory=list)
+    warm_up_seconds: float = 0.0
 
 
-def our_step(config: TransformerConfig, device: torch.device) -> Step:
+def our_step(config: TransformerConfig, device: torch.device, compiled: bool = False) -> Step:
     """The step as the pipeline takes it, by one worker; see `Worker.take`."""
     stopwatch = Stopwatch(device)
     model = Transformer(config).to(device).train()
+    if compiled:
+        model.compile_layers()
     module = data_parallel(model, SMOOTHING, stopwatch)
     settings: Any = SimpleNamespace(betas=(0.9, 0.98), epsilon=1e-9, weight_decay=0.0)
     optimizer = make_optimizer(model, settings)
@@ -207,9 +211,15 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         Timing("plain", plain_step(config, device, feed_forward_dropout=True)),
         Timing("plain_without_inner_dropout", plain_step(config, device, False)),
     ]
+    if options.compile:
+        contestants.append(Timing("heliograph_compiled", our_step(config, device, compiled=True)))
+    # What is compiled depends on shapes, and on whether there is padding.
+    warm_up = batches if options.compile else batches[:2]
     for contestant in contestants:
-        for batch in batches[:2]:
-            contestant.step(batch)
+        contestant.warm_up_seconds = seconds(
+            lambda: [contestant.step(batch) for batch in warm_up],  # noqa: B023
+            device,
+        )
     product_flops = [matrix_product_flops(device)]
     for number, batch in enumerate(batches):
         for turn in range(len(contestants)):
@@ -245,6 +255,7 @@ def summary(
         rates: dict[str, float] = {
             "target_tokens_per_second": tokens / total,
             "share_of_matrix_product": flops / total / product_flops,
+            "warm_up_seconds": contestant.warm_up_seconds,
         }
         if peak_tflops is not None:
             rates["share_of_peak"] = flops / total / peak_tflops / 1e12
@@ -280,6 +291,7 @@ def main() -> None:
     parser.add_argument("--feed-forward", type=int, default=1024)
     parser.add_argument("--vocabulary", type=int, default=8000)
     parser.add_argument("--peak-tflops", type=float, help="the device's, to state a share of it")
+    parser.add_argument("--compile", action="store_true", help="time train.compile, too")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args()
     with alone(torch.device(options.device)):

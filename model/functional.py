@@ -67,7 +67,7 @@ def attend(
     if query.size(2) < ROWS and _repeatable(query):
         padded = functional.pad(query, (0, 0, 0, ROWS - query.size(2)))
         return attend(padded, key, value, visible, causal)[:, :, : query.size(2)]
-    if dropout > 0.0 and query.device.type == "cpu":
+    if dropout > 0.0 and _draws_itself(query):
         weights = attention_weights(query, key, visible, causal)
         return dropped(weights, dropout) @ value
     return functional.scaled_dot_product_attention(
@@ -135,6 +135,11 @@ def _repeatable(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.is_grad_enabled()
 
 
+def _draws_itself(x: Tensor) -> bool:
+    """Whether dropout's coins are drawn here; compiled code draws them as fast as it computes."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def visible_tokens(tokens: Tensor, pad_id: int, padded: bool | None = None) -> Tensor | None:
     """What `attend` may see of padded ids [B, S]: [B, 1, 1, S], False at padding.
 
@@ -168,14 +173,14 @@ def attention_weights(
 
 def dropped(x: Tensor, rate: float) -> Tensor:
     """Dropout: each element is zero with probability `rate`, else divided by 1 - `rate`."""
-    if rate == 0.0 or x.device.type != "cpu":
+    if rate == 0.0 or not _draws_itself(x):
         return functional.dropout(x, rate)
     return x * dropout_mask(x, rate)
 
 
 def add_dropped(residual: Tensor, update: Tensor, rate: float) -> Tensor:
     """residual + dropout(update): section 5.4."""
-    if rate == 0.0 or update.device.type != "cpu":
+    if rate == 0.0 or not _draws_itself(update):
         return residual + functional.dropout(update, rate)
     return torch.addcmul(residual, update, dropout_mask(update, rate))
 

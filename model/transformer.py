@@ -63,6 +63,12 @@ class Transformer(nn.Module):
         # No buffer: DDP would send it to all ranks at every step.
         self._positions = torch.empty(0, config.width)
 
+    def compile_layers(self) -> None:
+        """Have torch compile the layers: one kind at a time, so that all of a kind share what was
+        compiled once, gradients are sent while others are computed, and it takes seconds."""
+        for layer in (*self.encoder, *self.decoder):
+            layer.compile(dynamic=True)
+
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """source [B, S], target [B, T] (ids, from the start token on) → logits [B, T, V]."""
         return self.decode(target, self.encode(source), source)

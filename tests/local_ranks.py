@@ -97,7 +97,7 @@ def _train(
 
 @dataclass
 class Shard:
-    """A rank's share of all steps, in order, without end."""
+    """A rank's share of all steps from the newest checkpoint on, in order, without end."""
 
     plan: TrainingPlan
     rank: int
@@ -107,8 +107,10 @@ class Shard:
         tokenizer, plan = Tokenizer.load(self.plan.tokenizer), self.plan
         mixture, text = Mixture.load(plan.corpora), tokenizer.to_json()
         list_of = WindowPlan(mixture, text, plan.batches, plan.augment, plan.seed, self.ranks)
-        for epoch in count():
-            for window in range(list_of.windows_in_epoch):
-                for table in portions(list_of, tokenizer, epoch, window, start=0, last=False):
-                    if table["rank"][0].as_py() == self.rank:
-                        yield table
+        begin = plan.checkpoints.newest_state().position
+        for number in count(begin.epoch * list_of.windows_in_epoch + begin.window):
+            epoch, window = divmod(number, list_of.windows_in_epoch)
+            start = begin.step if (epoch, window) == (begin.epoch, begin.window) else 0
+            for table in portions(list_of, tokenizer, epoch, window, start, last=False):
+                if table["rank"][0].as_py() == self.rank:
+                    yield table

@@ -108,6 +108,10 @@ class Train(Section):
     deterministic: bool = False
     """On GPUs: the same sums in the same order in each run, so that a resumed job comes to the same
     weights to the last bit, as it always does on CPUs. Slower, by torch's choice of kernels."""
+    compile: bool = False
+    """Have torch compile the layers, for training only, which each start begins with (a minute on
+    two cores) and which needs a C++ compiler on each node. Made for GPUs; on CPUs it is slower.
+    `benchmarks/train.py --compile` says what it is worth on a device."""
     checkpoint_steps: int = Field(1000, ge=1)
     """Steps between checkpoints."""
     keep_checkpoints: int = Field(3, ge=1)

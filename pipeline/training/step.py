@@ -152,6 +152,11 @@ def over_all_ranks(meter: "Meter", device: torch.device) -> "Meter":
     )
 
 
+def is_of_compiling(error: Exception) -> bool:
+    """Whether torch.compile failed; the first step would do so at each start."""
+    return isinstance(error, torch._dynamo.exc.TorchDynamoException)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """torch has a class for it on GPUs only."""
     on_cpu = "can't allocate memory" in str(error)

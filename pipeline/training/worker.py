@@ -7,6 +7,7 @@ progress.
 
 import math
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -28,7 +29,7 @@ from heliograph.pipeline.checkpoints.checkpoint import Snapshot, average, load_o
 from heliograph.pipeline.checkpoints.model_folder import load_model, load_weights
 from heliograph.pipeline.checkpoints.training_state import Meter, Validation
 from heliograph.pipeline.corpus.corpus import Corpus
-from heliograph.pipeline.request.errors import JobStopped
+from heliograph.pipeline.request.errors import JobStopped, one_line
 from heliograph.pipeline.runs.progress import Progress
 from heliograph.pipeline.steps.batches import Step, begun, empty_micro_batch, iterate_steps
 from heliograph.pipeline.steps.tokenizer import Tokenizer
@@ -40,6 +41,7 @@ from heliograph.pipeline.training.plan import TrainingPlan
 from heliograph.pipeline.training.step import (
     be_deterministic,
     data_parallel,
+    is_of_compiling,
     is_out_of_memory,
     make_optimizer,
     model_config,
@@ -114,6 +116,8 @@ class Worker:
             else:
                 self.model, _ = load_model(found.folder)
             self.model.to(self.device).train()
+            if self.plan.train.compile:
+                self.model.compile_layers()
             self.optimizer = make_optimizer(self.model, self.plan.train)
             if found.folder is not None:
                 load_optimizer(found.folder, self.model, self.optimizer)
@@ -167,7 +171,7 @@ class Worker:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         batches = step.micro_batches or [empty_micro_batch()]
-        loss, norm = self._within_memory(
+        loss, norm = self._possibly(
             partial(
                 training_step,
                 self.module,
@@ -202,13 +206,18 @@ class Worker:
         """What the last steps came to. Raises JobStopped when too many changed nothing."""
         self.state = self.tally.read(self.meter, self.state)
 
-    def _within_memory(
+    def _possibly(
         self, take: Callable[[], tuple[torch.Tensor, torch.Tensor]], step: Step
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Raises JobStopped when there is not enough memory for the step."""
+        """Raises JobStopped when there is not enough memory for the step, or no compiler."""
         try:
             return take()
         except (RuntimeError, MemoryError) as error:
+            if is_of_compiling(error):
+                raise JobStopped(
+                    f"the layers cannot be compiled on {socket.gethostname()}: {one_line(error)}. "
+                    "Set train.compile to false, or install there what is missing"
+                ) from error
             if not is_out_of_memory(error):
                 raise
             raise JobStopped(
@@ -265,7 +274,9 @@ class Worker:
         """The model as it is now."""
         self.model.eval()
         step, pairs = self.state.step, self.validation_pairs
-        measured = measure(step, self.model, self.tokenizer, pairs, self.plan)
+        # As the model will be used, which is never compiled.
+        with torch.compiler.set_stance("force_eager"):
+            measured = measure(step, self.model, self.tokenizer, pairs, self.plan)
         self.model.train()
         return measured
 
