@@ -1,40 +1,43 @@
 """What Ray costs: the same training by `torchrun` and through Ray Train, on the same cores.
 
-    python benchmarks/overhead.py                       # about sixteen minutes on two cores
+    python benchmarks/overhead.py                       # about twenty minutes on two cores
 
 All sides take the same step function over the same step list, on two workers of one thread each.
 
-torchrun    a plain loop: batches that were made beforehand are read from a file and collated; no
-            tracking, no telemetry, no checkpoints.
-ray_train   the same plain loop in Ray Train's workers, Ray and Ray Train as they come: what their
-            own processes take of the same cores.
-heliograph  `pipeline.workers.train.train` as `heliograph train` runs it, on a Ray of its own: Ray
-            Data makes the batches from `prepare`'s token ids, every step is tracked, progress
-            shown, the node monitored. Nothing is validated or saved.
+torchrun_bare   a plain loop: batches made beforehand are read from a file and collated; no
+                tracking, no telemetry, no checkpoints.
+ray_train_bare  the same loop in Ray Train's workers, Ray and Ray Train as they come.
+torchrun        the plain loop doing what a training does: a process beside each rank makes its
+                batches from `prepare`'s token ids meanwhile, and every step is tracked.
+heliograph      `pipeline.workers.train.train` as `heliograph train` runs it, on a Ray of its own:
+                Ray Data makes the batches from the same token ids, every step is tracked, progress
+                shown, the node monitored. Nothing is validated or saved.
 
 All are started, and then take turns: all processes of the others are stopped (SIGSTOP) while one
-goes on for some seconds, so that whatever else the machine does hits all. What is compared
-are the seconds of the same steps, those that no turn cut, after each side's warm-up. What a step's
-own clock and Ray's metrics cost is measured apart, in one process, step by step in turn.
+goes on for some seconds, so that whatever else the machine does hits all. Compared is the pace of
+turns that follow each other, after each side's warm-up. What a step's own clock and Ray's metrics
+cost is measured apart, in one process, step by step in turn.
 """
 
 import argparse
 import json
+import math
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import suppress
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 ROOT = Path(__file__).parents[1]
-SIDES = ["torchrun", "ray_train", "heliograph"]
+COMPARED = [("torchrun_bare", "ray_train_bare"), ("torchrun", "heliograph")]
+SIDES = [side for pair in COMPARED for side in pair]
 WARM_UP_STEPS = 30
 SECONDS_OF_A_TURN = 5.0
 SETTLED = 0.5
@@ -48,7 +51,7 @@ class Side:
         self.name, self.times = name, folder / f"{name}.times"
         self.turns: list[tuple[float, float]] = []
         words = ["-m", "benchmarks.sides", name, str(folder)]
-        if name == "torchrun":
+        if name.startswith("torchrun"):
             words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW_"))}
         self._log = folder / f"{name}.log"
@@ -79,15 +82,15 @@ class Side:
         self.turns.append((began + SETTLED, time.time()))
         self._send(signal.SIGSTOP)
 
-    def seconds_by_step(self) -> dict[int, float]:
-        """Of the steps that lie within one turn, by their number."""
+    def paces(self) -> list[float]:
+        """Steps a second in each turn."""
         times = [float(each) for each in self.times.read_text().split()]
-        return {
-            number: end - begin
-            for number, (begin, end) in enumerate(pairwise(times), start=2)
-            if number > WARM_UP_STEPS
-            and any(first <= begin and end <= last for first, last in self.turns)
-        }
+        paces = []
+        for first, last in self.turns:
+            within = [each for each in times if first <= each <= last]
+            steps = len(within) - 1
+            paces.append(steps / (within[-1] - within[0]) if steps > 1 else math.nan)
+        return paces
 
     def _send(self, signal_number: int) -> None:
         if not self.runs():
@@ -99,7 +102,6 @@ class Side:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
     parser.add_argument("--steps", type=int, default=500, help="of each side")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -111,7 +113,7 @@ def main() -> None:
             env=environment, check=True,
         )  # fmt: skip
         sides = []
-        for name in options.sides:
+        for name in SIDES:
             sides.append(side := Side(name, folder))
             while side.steps() < WARM_UP_STEPS and side.runs():
                 side.go_on(5.0)
@@ -119,34 +121,34 @@ def main() -> None:
         while all(side.runs() for side in sides):
             for side in sides:
                 side.go_on(SECONDS_OF_A_TURN)
-                print(f"{side.name:10} {side.steps():5} steps", file=sys.stderr, flush=True)
+                print(f"{side.name:14} {side.steps():5} steps", file=sys.stderr, flush=True)
         for side in sides:
             side.go_on(1e6)
         watching = subprocess.run(
             [sys.executable, *of_folder, "watching", str(folder)],
             env=environment, check=True, capture_output=True, text=True,
         )  # fmt: skip
-        result = summary({side.name: side.seconds_by_step() for side in sides})
+        result = summary({side.name: side.paces() for side in sides})
     print(json.dumps(result | json.loads(watching.stdout.splitlines()[-1]), indent=2))
 
 
-def summary(seconds: dict[str, dict[int, float]]) -> dict[str, Any]:
-    """Of the steps that all sides took undisturbed: how many, and by side their rate, and the share
-    that it is of the first side's; and that of their halves, which says how certain it is."""
-    same = sorted(set.intersection(*(set(each) for each in seconds.values())))
-    parts = {"all": same, "first_half": same[: len(same) // 2], "rest": same[len(same) // 2 :]}
-    sums = {
-        side: {part: sum(of_step[n] for n in numbers) for part, numbers in parts.items()}
-        for side, of_step in seconds.items()
+def summary(paces: dict[str, list[float]]) -> dict[str, Any]:
+    """Steps a second by side; and the ratios of paces in turns that follow each other: their mean,
+    and its standard error."""
+    result: dict[str, Any] = {
+        "steps_per_second": {
+            side: statistics.mean(filter(math.isfinite, each)) for side, each in paces.items()
+        }
     }
-    first = next(iter(sums.values()))
-    return {
-        "steps": len(same),
-        "steps_per_second": {side: len(same) / each["all"] for side, each in sums.items()},
-        "of_the_first": {
-            side: {part: first[part] / each[part] for part in parts} for side, each in sums.items()
-        },
-    }
+    for reference, other in COMPARED:
+        pairs = zip(paces[reference], paces[other], strict=False)
+        ratios = [ratio for a, b in pairs if math.isfinite(ratio := b / a)]
+        result[f"{other}_of_{reference}"] = {
+            "mean": statistics.mean(ratios),
+            "standard_error": statistics.stdev(ratios) / math.sqrt(len(ratios)),
+            "turns": len(ratios),
+        }
+    return result
 
 
 if __name__ == "__main__":

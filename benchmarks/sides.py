@@ -1,8 +1,9 @@
 """The sides of benchmarks/overhead.py, each in processes of its own, and what they both read.
 
-python -m benchmarks.sides prepare|torchrun|ray_train|heliograph|watching FOLDER
+python -m benchmarks.sides prepare|watching|SIDE FOLDER
 """
 
+import itertools
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import torch.distributed as dist  # noqa: E402
 from ray.train import RunConfig, ScalingConfig  # noqa: E402
 from ray.train.torch import TorchTrainer  # noqa: E402
 from torch.nn.parallel import DistributedDataParallel  # noqa: E402
+from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
 import heliograph.pipeline.training.loop  # noqa: E402
 import heliograph.pipeline.workers.train  # noqa: E402
@@ -46,6 +49,7 @@ from heliograph.pipeline.steps.portions import WindowPlan, portions  # noqa: E40
 from heliograph.pipeline.steps.prepare import prepare  # noqa: E402
 from heliograph.pipeline.steps.tokenizer import Tokenizer  # noqa: E402
 from heliograph.pipeline.steps.windows import Position  # noqa: E402
+from heliograph.pipeline.tracking.metric_log import MetricLog  # noqa: E402
 from heliograph.pipeline.tracking.server import connect  # noqa: E402
 from heliograph.pipeline.training.plan import TrainingPlan  # noqa: E402
 from heliograph.pipeline.training.step import (  # noqa: E402
@@ -70,7 +74,7 @@ JOB = [
 
 
 def make_plan(folder: Path, steps: int) -> None:
-    """The plan of the Ray side, and each rank's part of the same step list as a file."""
+    """The plan of all sides, and each rank's part of the same step list as a file."""
     overrides = [*JOB, f"train.steps={steps}", f"storage={folder}/storage"]
     recipe = load_recipe(str(Path(__file__).parents[1] / "recipes/demo.yaml"), overrides)
     client = connect(f"sqlite:///{folder}/mlflow.db")
@@ -79,23 +83,28 @@ def make_plan(folder: Path, steps: int) -> None:
     run_id = track.open_run(client, "overhead", "plan", "plan", {})
     plan = plan_of(recipe, prepared, client, f"{folder}/job", run_id)
     (folder / "plan").write_bytes(pickle.dumps(plan))
-    tokenizer = Tokenizer.load(plan.tokenizer)
-    windows = WindowPlan(
-        Mixture.load(plan.corpora), tokenizer.to_json(), plan.batches, plan.augment, plan.seed,
-        WORKERS,
-    )  # fmt: skip
     rows: list[list[pa.Table]] = [[] for _ in range(WORKERS)]
-    taken = number = 0
-    while taken < steps:
-        epoch, window = divmod(number, windows.windows_in_epoch)
-        for row in portions(windows, tokenizer, epoch, window, 0, False):
+    taken = 0
+    for tables in windows_of(plan):
+        for row in tables:
             rows[row["rank"][0].as_py()].append(row)
-        taken += row["steps_in_window"][0].as_py()
-        number += 1
-    for rank, tables in enumerate(rows):
-        with pa.ipc.new_file(f"{folder}/rank-{rank}", tables[0].schema) as writer:
-            for table in tables:
+        taken += tables[-1]["steps_in_window"][0].as_py()
+        if taken >= steps:
+            break
+    for rank, of_rank in enumerate(rows):
+        with pa.ipc.new_file(f"{folder}/rank-{rank}", of_rank[0].schema) as writer:
+            for table in of_rank:
                 writer.write_table(table)
+
+
+def windows_of(plan: TrainingPlan) -> Iterator[list[pa.Table]]:
+    """Window after window, the portions of all ranks."""
+    tokenizer = Tokenizer.load(plan.tokenizer)
+    mixture, text = Mixture.load(plan.corpora), tokenizer.to_json()
+    windows = WindowPlan(mixture, text, plan.batches, plan.augment, plan.seed, WORKERS)
+    for number in itertools.count():
+        epoch, window = divmod(number, windows.windows_in_epoch)
+        yield list(portions(windows, tokenizer, epoch, window, 0, False))
 
 
 class FromFile:
@@ -109,26 +118,80 @@ class FromFile:
             yield pa.Table.from_batches([self._reader.get_batch(number)])
 
 
-def by_torchrun(plan: TrainingPlan, folder: Path) -> None:
+class Portions(IterableDataset[pa.Table]):
+    """A rank's portions, made while it trains."""
+
+    def __init__(self, plan: TrainingPlan, rank: int) -> None:
+        self._plan, self._rank = plan, rank
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for tables in windows_of(self._plan):
+            yield from (each for each in tables if each["rank"][0].as_py() == self._rank)
+
+
+class MadeMeanwhile:
+    """By a process beside the rank; what `iterate_steps` asks of a shard."""
+
+    def __init__(self, plan: TrainingPlan, rank: int) -> None:
+        self._loader = DataLoader(
+            Portions(plan, rank), batch_size=None, num_workers=1, multiprocessing_context="spawn"
+        )
+
+    def iter_batches(self, **_: Any) -> Iterator[pa.Table]:
+        return iter(self._loader)
+
+
+def by_torchrun_bare(plan: TrainingPlan, folder: Path) -> None:
     """The plain loop in processes that torchrun has started."""
     dist.init_process_group("gloo")
-    plain_loop(plan, folder, "torchrun")
+    bare_loop(plan, folder, "torchrun_bare")
     dist.destroy_process_group()
 
 
-def by_ray_train(plan: TrainingPlan, folder: Path) -> None:
+def by_ray_train_bare(plan: TrainingPlan, folder: Path) -> None:
     """The plain loop in Ray Train's workers, Ray and Ray Train as they come."""
     from benchmarks import sides  # by the name that the workers know it by
 
     ray.init(runtime_env={"worker_process_setup_hook": mute_libraries})
-    loop = partial(sides.plain_loop, plan, folder, "ray_train")
+    loop = partial(sides.bare_loop, plan, folder, "ray_train_bare")
     scaling, run = ScalingConfig(num_workers=WORKERS), RunConfig(storage_path=f"{folder}/ray_train")
     TorchTrainer(lambda: loop(), scaling_config=scaling, run_config=run).fit()
     ray.shutdown()
 
 
-def plain_loop(plan: TrainingPlan, folder: Path, side: str) -> None:
-    """What each rank does: no Ray, no tracking."""
+def bare_loop(plan: TrainingPlan, folder: Path, side: str) -> None:
+    """Over batches made beforehand."""
+    for _ in plain_loop(plan, FromFile(f"{folder}/rank-{dist.get_rank()}")):
+        if dist.get_rank() == 0:
+            note(folder, side)
+
+
+def by_torchrun(plan: TrainingPlan, folder: Path) -> None:
+    """With batches made meanwhile and every step's metrics in MLflow."""
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    log = None
+    if rank == 0:
+        run_id = track.open_run(connect(plan.tracking_uri), "overhead", "torchrun", "torchrun", {})
+        log = MetricLog(plan.tracking_uri, run_id, f"{folder}/torchrun-metrics")
+    began = time.perf_counter()
+    for number, metrics in enumerate(plain_loop(plan, MadeMeanwhile(plan, rank)), 1):
+        loss = torch.tensor([metrics.pop("train/loss")])
+        dist.all_reduce(loss)
+        seconds, began = time.perf_counter() - began, time.perf_counter()
+        if log is not None:
+            tokens = metrics.pop("target_tokens")
+            mean = float(loss) / tokens
+            speed = {"train/target_tokens_per_second": tokens / seconds}
+            log.log(number, metrics | speed | {"train/loss": mean, "train/perplexity": exp(mean)})
+            note(folder, "torchrun")
+    if log is not None:
+        log.close()
+    dist.destroy_process_group()
+
+
+def plain_loop(plan: TrainingPlan, shard: Any) -> Iterator[dict[str, float]]:
+    """What each rank does, and what came of each step."""
     rank, device = dist.get_rank(), torch.device("cpu")
     torch.set_num_threads(1)
     torch.manual_seed(plan.seed)
@@ -137,22 +200,24 @@ def plain_loop(plan: TrainingPlan, folder: Path, side: str) -> None:
     model = Transformer(config).train()
     module = data_parallel(model, plan.train.label_smoothing, stopwatch)
     optimizer = make_optimizer(model, plan.train)
-    shard: Any = FromFile(f"{folder}/rank-{rank}")
-    losses = []
     for number, step in enumerate(iterate_steps(shard, rank, WORKERS, Position()), 1):
         torch.manual_seed(seed_of(plan.seed, number, rank))
+        rate = inverse_square_root(
+            number, plan.model.width, plan.train.warmup_steps, plan.train.learning_rate
+        )
         for group in optimizer.param_groups:
-            group["lr"] = inverse_square_root(
-                number, plan.model.width, plan.train.warmup_steps, plan.train.learning_rate
-            )
+            group["lr"] = rate
         batches = step.micro_batches or [empty_micro_batch()]
-        loss, _ = training_step(
+        loss, norm = training_step(
             module, optimizer, batches, step.target_tokens, plan.train.clip_norm, stopwatch
         )
         stopwatch.read()
-        losses.append(float(loss))
-        if rank == 0:
-            note(folder, side)
+        yield {
+            "train/loss": float(loss),
+            "train/gradient_norm": float(norm),
+            "train/learning_rate": rate,
+            "target_tokens": step.target_tokens,
+        }
         if number == plan.train.steps:
             break
 
@@ -247,8 +312,9 @@ def main() -> None:
         return make_plan(folder, int(sys.argv[3]))
     plan = pickle.loads((folder / "plan").read_bytes())
     side_of = {
+        "torchrun_bare": by_torchrun_bare,
+        "ray_train_bare": by_ray_train_bare,
         "torchrun": by_torchrun,
-        "ray_train": by_ray_train,
         "heliograph": by_heliograph,
         "watching": watching,
     }

@@ -33,6 +33,9 @@ ALONE = {
     # Nobody announces that the one node will go. The process that listens for it would start with
     # the workers: two seconds of a core of those that a lost worker costs.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "false",
+    # Nobody asks what became of each task, or for the node's figures, but every process would tell.
+    "RAY_task_events_report_interval_ms": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "30000",
 }
 """Settings for a Ray of this process's own."""
 SECONDS_TO_CONNECT = 10.0
@@ -73,6 +76,8 @@ def start_ray(lasting_retries: bool = False) -> None:
             # It would take a thirtieth of a core from training, for as long as the command runs.
             alone = {"include_dashboard": False} if address == "local" else {}
             connect(address=address, log_to_driver=False, logging_level="ERROR", **here, **alone)
+            if address == "local":
+                _end_log_monitor()
             _leave_standard_output_alone()
             started.set_result(None)
         except BaseException as error:  # to be raised where it is waited for
@@ -138,6 +143,12 @@ def _end_rays_processes(children: set[psutil.Process]) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(ended)
+
+
+def _end_log_monitor() -> None:
+    """It looks into every log file ten times a second, for a driver that does not ask for them."""
+    if (node := worker._global_node) is not None:  # the one that this process has started
+        node.kill_log_monitor(check_alive=False)
 
 
 def _leave_standard_output_alone() -> None:
