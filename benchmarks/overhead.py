@@ -1,6 +1,6 @@
 """What Ray costs: the same training by `torchrun` and through Ray Train, on the same cores.
 
-    python benchmarks/overhead.py                       # about twenty minutes on two cores
+    python benchmarks/overhead.py                       # a quarter of an hour on two cores
 
 All sides take the same step function over the same step list, on two workers of one thread each.
 
@@ -102,7 +102,7 @@ class Side:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=500, help="of each side")
+    parser.add_argument("--steps", type=int, default=330, help="of each side")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

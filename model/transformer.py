@@ -64,8 +64,9 @@ class Transformer(nn.Module):
         self._positions = torch.empty(0, config.width)
 
     def compile_layers(self) -> None:
-        """Have torch compile the layers: one kind at a time, so that all of a kind share what was
-        compiled once, gradients are sent while others are computed, and it takes seconds."""
+        """Have torch compile the layers: each by itself, so that all of a kind share what was
+        compiled once (and once more for batches without padding, which need no mask), and gradients
+        are sent while others are computed."""
         for layer in (*self.encoder, *self.decoder):
             layer.compile(dynamic=True)
 

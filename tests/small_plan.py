@@ -19,7 +19,7 @@ from heliograph.pipeline.sources.embedded.grammar import pairs
 from heliograph.pipeline.steps.tokenizer import train_tokenizer
 from heliograph.pipeline.tracking.server import connect
 from heliograph.pipeline.training.plan import TrainingPlan
-from heliograph.pipeline.workers.train import make_trainer
+from heliograph.pipeline.workers.trainer import make_trainer
 from tests.local_ranks import LocalWorker, train_locally
 from tests.recorded_job import (
     RecordedWorker,

@@ -23,10 +23,11 @@ SOURCES = sorted(
 # Where each library may be imported; every other place is kept free of it.
 RAY_DATA = {
     "sources.source", "corpus.pieces", "corpus.corpus", "steps.tokens", "steps.batches",
-    "steps.pacing", "steps.stream", "workers.feed", "workers.train", "bulk.dataset",
+    "steps.pacing", "steps.stream", "workers.feed", "workers.trainer", "bulk.dataset",
 }  # fmt: skip
 RAY_TRAIN = {
-    "training.worker", "workers.feed", "workers.reporter", "workers.train", "workers.whole_starts"
+    "training.worker", "workers.feed", "workers.reporter", "workers.train", "workers.trainer",
+    "workers.whole_starts",
 }  # fmt: skip
 MLFLOW = {
     "tracking.server", "tracking.delivery", "tracking.node_monitor", "tracking.event_log",

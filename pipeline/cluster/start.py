@@ -28,14 +28,16 @@ HERE = Path(__file__).parents[3]
 """What holds the package: that workers may import from."""
 ATTEMPTS_TO_START = 3
 ALONE = {
-    # Data tasks take up the processes of those before them, also after a fault.
-    "RAY_idle_worker_killing_time_threshold_ms": "60000",
+    # Data tasks take up the processes of those before them, also after a fault. A window may last
+    # minutes, and a process that waits so long still takes less than one that is started.
+    "RAY_idle_worker_killing_time_threshold_ms": "300000",
     # Nobody announces that the one node will go. The process that listens for it would start with
     # the workers: two seconds of a core of those that a lost worker costs.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "false",
-    # Nobody asks what became of each task, or for the node's figures, but every process would tell.
+    # Nobody asks what became of each task, or for figures, but every process would tell.
     "RAY_task_events_report_interval_ms": "0",
     "REPORTER_UPDATE_INTERVAL_MS": "30000",
+    "RAY_metrics_report_interval_ms": "30000",
 }
 """Settings for a Ray of this process's own."""
 SECONDS_TO_CONNECT = 10.0

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
+from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
@@ -114,10 +115,30 @@ def open_board() -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(ProgressBoard).remote()
 
 
+class StopWish:
+    """What a worker knows of the user's wish to stop; it asks once, and never waits."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+        self._answer = board.stop_wanted.remote().future()
+
+    def is_known(self) -> bool:
+        if not self._answer.done():
+            return False
+        try:
+            return bool(self._answer.result())
+        except ActorUnavailableError:  # the network was away for a while
+            self._answer = self._board.stop_wanted.remote().future()
+        except RayActorError:  # a lost board costs the wish, never the training
+            pass
+        return False
+
+
 class ProgressLine:
     """Draws the board on standard error while its `with` block runs.
 
-    On a terminal one line is rewritten twice a second; elsewhere one is printed every 20 seconds.
+    On a terminal one line is rewritten twice a second; elsewhere one is printed every 20 seconds,
+    and messages within two: who looks takes from training.
     """
 
     def __init__(self, board: Any) -> None:
@@ -136,8 +157,9 @@ class ProgressLine:
         self._thread.join(timeout=5)
 
     def _draw(self) -> None:
-        printed = 0.0
-        while not self._ended.wait(0.5):
+        printed, ended = 0.0, False
+        while not ended:
+            ended = self._ended.wait(0.5 if self._terminal else 2.0)
             try:
                 progress, messages = self._read()
             except Exception:  # a lost board costs the line, never the training

@@ -152,7 +152,7 @@ def over_all_ranks(meter: "Meter", device: torch.device) -> "Meter":
     )
 
 
-def is_of_compiling(error: Exception) -> bool:
+def is_about_compiling(error: Exception) -> bool:
     """Whether torch.compile failed; the first step would do so at each start."""
     return isinstance(error, torch._dynamo.exc.TorchDynamoException)
 

@@ -30,7 +30,7 @@ from heliograph.pipeline.checkpoints.model_folder import load_model, load_weight
 from heliograph.pipeline.checkpoints.training_state import Meter, Validation
 from heliograph.pipeline.corpus.corpus import Corpus
 from heliograph.pipeline.request.errors import JobStopped, one_line
-from heliograph.pipeline.runs.progress import Progress
+from heliograph.pipeline.runs.progress import Progress, StopWish
 from heliograph.pipeline.steps.batches import Step, begun, empty_micro_batch, iterate_steps
 from heliograph.pipeline.steps.tokenizer import Tokenizer
 from heliograph.pipeline.storage.fence import Fence
@@ -41,7 +41,7 @@ from heliograph.pipeline.training.plan import TrainingPlan
 from heliograph.pipeline.training.step import (
     be_deterministic,
     data_parallel,
-    is_of_compiling,
+    is_about_compiling,
     is_out_of_memory,
     make_optimizer,
     model_config,
@@ -74,7 +74,7 @@ class Worker:
         self.meter = Meter()
         self.tally = Tally(plan.train.max_skipped_steps)
         self.stopping = False
-        self._stop_wanted = board.stop_wanted.remote().future()
+        self._stop_wish = StopWish(board) if self.rank == 0 else None
         self._restore()
         self._reported = self.state.step
         self.stopwatch = Stopwatch(self.device)
@@ -128,7 +128,7 @@ class Worker:
 
     def stop_wanted(self) -> bool:
         """Whether the user wants to stop, as far as is known; rank 0 speaks for all."""
-        return self.rank == 0 and self._stop_wanted.done() and bool(self._stop_wanted.result())
+        return self._stop_wish is not None and self._stop_wish.is_known()
 
     def agree_to_stop(self) -> None:
         """Let the driver know that its wish is followed, and by `__exit__` that all is saved."""
@@ -171,7 +171,7 @@ class Worker:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate
         batches = step.micro_batches or [empty_micro_batch()]
-        loss, norm = self._possibly(
+        loss, norm = self._or_stop(
             partial(
                 training_step,
                 self.module,
@@ -206,14 +206,14 @@ class Worker:
         """What the last steps came to. Raises JobStopped when too many changed nothing."""
         self.state = self.tally.read(self.meter, self.state)
 
-    def _possibly(
+    def _or_stop(
         self, take: Callable[[], tuple[torch.Tensor, torch.Tensor]], step: Step
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Raises JobStopped when there is not enough memory for the step, or no compiler."""
         try:
             return take()
         except (RuntimeError, MemoryError) as error:
-            if is_of_compiling(error):
+            if is_about_compiling(error):
                 raise JobStopped(
                     f"the layers cannot be compiled on {socket.gethostname()}: {one_line(error)}. "
                     "Set train.compile to false, or install there what is missing"

@@ -7,5 +7,6 @@ Out: the `TrainingState` at the end of the plan.
     feed          gives the workers their share of the steps that remain
     reporter      says what befalls the workers
     whole_starts  workers that have started, or leave nothing behind
-    train         Ray Train: places the workers and starts them again
+    trainer       Ray Train set up for a plan
+    train         places the workers, and starts them again
 """

@@ -1,27 +1,15 @@
 """Training: Ray Train places the workers, restarts them after a failure, and feeds them batches."""
 
-import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import ray
-import ray.data
 from ray.exceptions import RayActorError
-from ray.train import (
-    ControllerError,
-    FailureConfig,
-    LoggingConfig,
-    Result,
-    RunConfig,
-    ScalingConfig,
-    TrainingFailedError,
-)
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train import ControllerError, Result, TrainingFailedError
 
 from heliograph.pipeline.checkpoints.training_state import TrainingState
 from heliograph.pipeline.request import recipe
@@ -31,20 +19,14 @@ from heliograph.pipeline.storage.fence import claim
 from heliograph.pipeline.training.averaging import is_averaged
 from heliograph.pipeline.training.loop import training_loop
 from heliograph.pipeline.training.plan import TrainingPlan
-from heliograph.pipeline.workers.feed import StepShards
 from heliograph.pipeline.workers.reporter import Reporter
-from heliograph.pipeline.workers.whole_starts import WholeStarts
+from heliograph.pipeline.workers.trainer import make_trainer
 
 SECONDS_TO_START = 4.0
 """After an interrupt, for workers that are being started: there is nothing yet to save."""
 SECONDS_TO_SAVE = 600.0
 """For workers that train, to end the step or validation they are in and to take a checkpoint; a
 second interrupt does not wait for it."""
-
-SECONDS_BETWEEN_RESIZES = 60.0
-"""Of an elastic job; steps since the last checkpoint are taken again after each."""
-ATTEMPTS_TO_PLACE = 60
-"""Of a minute each, in which a lost node's workers find no room; then the job gives up."""
 
 
 def train(
@@ -127,43 +109,3 @@ def _wait_for_the_stop(ended: threading.Event, board: Any) -> None:
         limit = SECONDS_TO_START if phase == "starting" else SECONDS_TO_SAVE
         if phase == "stopped" or time.monotonic() - asked > limit:
             return
-
-
-def make_trainer(
-    plan: TrainingPlan,
-    placement: Placement,
-    cluster: recipe.Cluster,
-    loop: Callable[[], Any],
-    callbacks: Sequence[WorkerGroupCallback] = (),
-) -> TorchTrainer:
-    """Ray Train set up for the plan; `loop` is what each worker runs."""
-    gpu = {"GPU": 1} if placement.use_gpu else {}
-    elastic = cluster.min_workers is not None and cluster.min_workers < placement.workers
-    if elastic:
-        # Ray counts again every 20 seconds what a lost node has left; until then it tries in vain.
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "20")
-    return TorchTrainer(
-        loop,
-        scaling_config=ScalingConfig(
-            num_workers=(cluster.min_workers, placement.workers) if elastic else placement.workers,
-            use_gpu=placement.use_gpu,
-            resources_per_worker={"CPU": placement.cpus_per_worker} | gpu,
-            label_selector=dict(placement.labels) or None,
-            elastic_resize_monitor_interval_s=SECONDS_BETWEEN_RESIZES,
-        ),
-        run_config=RunConfig(
-            # Ray Train would resume a run of the same name by itself; ours resumes by its own
-            # checkpoints, so each start is a new run to Ray.
-            name=f"attempt-{time.time_ns()}",
-            storage_path=f"{plan.folder}/ray",
-            failure_config=FailureConfig(
-                max_failures=cluster.max_failures,
-                controller_failure_limit=ATTEMPTS_TO_PLACE,
-                preemption_grace_s=cluster.preemption_grace_s,
-            ),
-            logging_config=LoggingConfig("ERROR"),
-            callbacks=[WholeStarts(), *callbacks],
-        ),
-        datasets={"steps": partial(ray.data.range, 1)},  # `StepShards` puts the stream there
-        dataset_config=StepShards(plan, placement),
-    )

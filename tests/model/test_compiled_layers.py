@@ -1,6 +1,8 @@
-"""Compiled layers compute what the layers do, whatever the shapes, compiled once for each kind."""
+"""Compiled layers compute what the layers do, whatever the shapes, compiled once for each kind, and
+once more without padding."""
 
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 import torch
@@ -27,11 +29,14 @@ def loss_of(compiled: bool, dropout: float = 0.0) -> SmoothedLoss:
     return SmoothedLoss(model, 0.1)
 
 
-def batch(rows: int, source: int, target: int) -> tuple[Tensor, Tensor, Tensor]:
+def batch(
+    rows: int, source: int, target: int, padded: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     draw = torch.Generator().manual_seed(rows * source + target)
     sizes = (rows, source), (rows, target), (rows, target)
     ids = [torch.randint(3, 60, size, generator=draw) for size in sizes]
-    ids[0][0, source - 2 :] = 0  # padded
+    if padded:
+        ids[0][0, source - 2 :] = 0
     return ids[0], ids[1], ids[2]
 
 
@@ -41,15 +46,16 @@ SHAPES = [(5, 9, 7), (4, 8, 6), (12, 17, 21), (2, 40, 33), (30, 5, 4), (7, 7, 7)
 def test_loss_and_gradients_are_those_of_the_layers_at_any_shape() -> None:
     plain, compiled = loss_of(compiled=False), loss_of(compiled=True)
     graphs = []
-    for shape in SHAPES:
+    for shape, padded in product(SHAPES, (True, False)):
         for each in (plain, compiled):
             each.zero_grad()
-            each(*batch(*shape))[0].backward()
+            each(*batch(*shape, padded))[0].backward()
         for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
             torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-5)
         graphs.append(counters["stats"]["unique_graphs"])
-    assert graphs[0] == graphs[-1], "new shapes are compiled anew"
     assert graphs[0] == 2, "one for each kind of layer"
+    assert graphs[1] == 4, "and one more where there is no mask"
+    assert graphs[1] == graphs[-1], "new shapes are compiled anew"
     assert not counters["graph_break"]
 
 
